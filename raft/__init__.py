@@ -1,0 +1,1 @@
+"""The replicated ledger: what the five groups agreed on, and who leads; PySyncObj stays behind `syncobj.py`."""
