@@ -162,7 +162,7 @@ class Restored(msgspec.Struct, frozen=True):
 Event = Claimed | Appended | Sealed | Restored
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Command)
+_decoder: msgspec.msgpack.Decoder[Command] = msgspec.msgpack.Decoder(Command)
 
 
 def encode_command(command: Command) -> bytes:

@@ -66,7 +66,8 @@ class RaftNode:
     async def start(self) -> None:
         """Open journal and snapshot, bind the port, start the thread; does not wait for other members.
 
-        Raises JournalDamaged (see `journal.move_aside`), JournalFull, SnapshotError or OSError (port in use, directory locked).
+        Raises JournalDamaged (then `journal.move_aside` and start again), JournalFull, or OSError (port in use,
+        directory locked by another process).
         """
         raise NotImplementedError
 
@@ -130,8 +131,9 @@ class RaftNode:
     async def transfer_leadership(self, target: str | None, timeout_s: float) -> Transferred | Refused | Unknown:
         """Hand leadership to `target` (None: the most caught-up connected member) and wait until it is elsewhere.
 
-        New proposals are refused (transferring) meanwhile, so that the target can catch up; outstanding ones end first.
-        Refused: not_leader, unknown_target, not_caught_up (leadership stays here). Unknown("timeout"): look at `leader()`.
+        New proposals are refused (transferring) meanwhile, so that the target can catch up; outstanding
+        ones end first. Refused: not_leader, unknown_target, not_caught_up (leadership stays here).
+        Unknown("timeout"): look at `leader()`.
         """
         raise NotImplementedError
 
