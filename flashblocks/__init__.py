@@ -1,0 +1,1 @@
+"""The rules of the chain and of the sequencers; pure, no socket, no clock, no Ray."""
