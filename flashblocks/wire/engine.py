@@ -84,7 +84,7 @@ class PayloadAttributes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExecutionPayload(msgspec.Struct, frozen=True, kw_only=True):
-    """A block as the Engine API carries it: ExecutionPayloadV3 plus OP's withdrawalsRoot (Isthmus); withdrawals are always []."""
+    """A block as the Engine API carries it: ExecutionPayloadV3 and OP's withdrawalsRoot; withdrawals are []."""
 
     parent_hash: bytes
     fee_recipient: bytes
@@ -131,7 +131,7 @@ class ExecutionPayload(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_json(cls, obj: Any) -> ExecutionPayload:
-        """Read a payload; raises WireError naming the field. Its hash is not checked here: that is the executor's work."""
+        """Read a payload; raises WireError naming the field. Its hash is the executor's to check."""
         fields = _object(obj, "executionPayload")
         if fields.get("withdrawals"):
             raise WireError("withdrawals: must be empty on an OP chain")

@@ -102,7 +102,7 @@ def body_digest(body: bytes) -> bytes:
 
 
 def encode_body(flashblock: Flashblock) -> bytes:
-    """Pack a flashblock: nested MessagePack arrays of raw bytes, version first; amounts of 256 bits as big-endian bytes."""
+    """Pack a flashblock: nested MessagePack arrays of raw bytes, version first; u256 as big-endian bytes."""
     base, diff, metadata = flashblock.base, flashblock.diff, flashblock.metadata
     packed: bytes = msgpack.packb(
         (

@@ -1,4 +1,4 @@
-"""The public stream's JSON text of a flashblock, byte for byte as op-rbuilder writes it, and every form seen in the wild read.
+"""The public stream's JSON text of a flashblock, byte for byte as op-rbuilder writes it.
 
 Everything is a hex string but `index` and `metadata.block_number`; `base` and `blob_gas_used` are left out, never null.
 """

@@ -1,4 +1,4 @@
-"""Hex as JSON-RPC spells it: quantities without leading zeros, data with every byte (execution-apis, "Hex value encoding")."""
+"""Hex as JSON-RPC spells it: quantities without leading zeros, data with every byte (execution-apis)."""
 
 from __future__ import annotations
 

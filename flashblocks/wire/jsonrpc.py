@@ -1,4 +1,4 @@
-"""JSON-RPC 2.0: the error codes in use on Ethereum's links, and requests read and answers written (jsonrpc.org; EIP-1474)."""
+"""JSON-RPC 2.0 (jsonrpc.org) with the error codes in use on Ethereum's links (EIP-1474)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 def read_request(obj: Any) -> Request:
-    """Read one call out of parsed JSON; raises RpcError INVALID_REQUEST. Parameters by name are refused, as geth does."""
+    """Read one call out of parsed JSON; raises RpcError INVALID_REQUEST. Named parameters are refused."""
     if not isinstance(obj, dict) or not isinstance(obj.get("method"), str):
         raise RpcError(INVALID_REQUEST, "invalid request")
     identifier = obj.get("id")

@@ -7,8 +7,8 @@ try:
 except ImportError:  # no wheel for this platform: py-evm brings pycryptodome
     from Crypto.Hash import keccak as _keccak
 
-    def _keccak256(value: bytes) -> bytes:
-        return _keccak.new(digest_bits=256, data=value).digest()
+    def _keccak256(input: bytes) -> bytes:
+        return _keccak.new(digest_bits=256, data=input).digest()
 
 
 def keccak256(value: bytes) -> bytes:
