@@ -1,0 +1,1 @@
+"""The shells: one module per actor, its sockets, timers and tasks around its rules."""

@@ -1,0 +1,443 @@
+"""The link between our own components: flashblock frames over WebSocket, pre-encoded, bounded, reconnecting.
+
+A server publishes; a client subscribes and may send frames back. Peers that offer the sub-protocol
+`flashblocks.frame.v1` exchange binary frames (`flashblocks.wire.frames`); any other subscriber gets the public JSON
+text of every flashblock and nothing else, so that foreign tools can listen at every port of the data path.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import urlencode, urlsplit
+
+import msgspec
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.typing import Subprotocol
+
+from actors.fanout import (
+    BadQuery,
+    Query,
+    Routes,
+    SubscriberConnection,
+    binary_message,
+    json_reply,
+    parse_query,
+    queue_messages_default,
+    text_message,
+    to_response,
+)
+from flashblocks.wire.flashblock import decode_body
+from flashblocks.wire.flashblock_json import encode_json
+from flashblocks.wire.frames import (
+    FRAME_SIZE_BYTES_MAX,
+    SUBPROTOCOL,
+    FlashblockFrame,
+    Frame,
+    decode_frame,
+    encode_frame,
+)
+from flashblocks.wire.hexadecimal import WireError
+
+frame_subprotocol = Subprotocol(SUBPROTOCOL)
+
+message_bytes_max = FRAME_SIZE_BYTES_MAX
+handshake_timeout_s = 5.0
+ping_interval_s = 0.5
+pong_timeout_s = 3.0  # rollup-boost allows 1.5 s; on a busy machine that closes healthy links
+close_timeout_s = 1.0
+write_high_water_bytes = 256 * 1024
+client_write_bytes_max = 64 * 1024 * 1024
+peers_max_default = 256
+
+retry_first_s = 0.010
+retry_max_s = 0.500
+retry_growth = 2.0
+steady_after_s = 1.0  # a link that lived shorter than this is flapping: its back-off goes on growing
+
+
+class LinkCounters(msgspec.Struct):
+    """What one end of a link has seen since it started."""
+
+    sent: int = 0
+    received: int = 0
+    malformed: int = 0
+    shed: int = 0
+    refused: int = 0
+    connects: int = 0
+    losses: int = 0
+
+
+class Peer:
+    """One subscriber of a `FrameServer`, from its handshake to its end."""
+
+    __slots__ = ("_connection", "frames", "query", "remote")
+
+    def __init__(self, connection: SubscriberConnection, query: Query) -> None:
+        self._connection = connection
+        self.query = query
+        self.frames: bool = connection.subprotocol == frame_subprotocol
+        """True for one of ours (binary frames both ways), False for a listener of public JSON."""
+        address = connection.remote_address
+        self.remote: str = f"{address[0]}:{address[1]}" if address else "?"
+
+
+class FrameServer:
+    """Publishes frames to subscribers on one port and hands back what they send.
+
+    `greet(query)` gives the frames a new subscriber gets before anything published later; `on_frame(peer, frame)` and
+    `on_peer(peer, joined)` are called on the loop, in order, and must not block. An exception out of a callback is our
+    own bug: it ends `run()`. `path` None accepts every path (as builders and rollup-boost do). `routes` answers plain
+    GETs on the same port.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        path: str | None = "/ws",
+        *,
+        greet: Callable[[Query], Iterable[Frame]] | None = None,
+        on_frame: Callable[[Peer, Frame], None] | None = None,
+        on_peer: Callable[[Peer, bool], None] | None = None,
+        routes: Routes | None = None,
+        queue_messages_max: int = queue_messages_default,
+        peers_max: int = peers_max_default,
+    ) -> None:
+        self.counters = LinkCounters()
+        self._host = host
+        self._port = port
+        self._path = path
+        self._greet = greet
+        self._on_frame = on_frame
+        self._on_peer = on_peer
+        self._routes: Routes = routes or {}
+        self._queue_messages_max = queue_messages_max
+        self._peers_max = peers_max
+        self._peers: dict[Peer, SubscriberConnection] = {}
+        self._server: Server | None = None
+        self._shedding: set[asyncio.Task[None]] = set()
+        self._bug = _FirstBug()
+
+    @property
+    def port(self) -> int:
+        """The bound port (after `start`; before it, the wanted one)."""
+        if self._server is None:
+            return self._port
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def peers(self) -> list[Peer]:
+        """The subscribers connected now."""
+        return list(self._peers)
+
+    async def start(self) -> None:
+        """Bind and serve; raises `OSError` when the port is taken."""
+        self._server = await serve(
+            self._serve_peer,
+            self._host,
+            self._port,
+            process_request=self._process_request,
+            select_subprotocol=_prefer_frames,
+            compression=None,
+            open_timeout=handshake_timeout_s,
+            ping_interval=ping_interval_s,
+            ping_timeout=pong_timeout_s,
+            close_timeout=close_timeout_s,
+            max_size=message_bytes_max,
+            write_limit=write_high_water_bytes,
+            create_connection=SubscriberConnection,
+        )
+
+    async def run(self) -> None:
+        """Wait for ever; raise what a callback raised, if one does."""
+        await self._bug.wait()
+
+    async def close(self) -> None:
+        """Say goodbye to every peer (1001) and free the port. Bounded by the close time-out; idempotent."""
+        if self._server is None:
+            return
+        self._server.close()
+        await self._server.wait_closed()
+        if self._shedding:
+            await asyncio.wait(self._shedding)
+
+    def publish(self, frame: Frame) -> None:
+        """Give a frame to every subscriber: encoded once, never waiting for anyone."""
+        messages = _Messages(frame)
+        for peer, connection in list(self._peers.items()):
+            self._offer(peer, connection, messages)
+
+    def send(self, peer: Peer, frame: Frame) -> None:
+        """Give a frame to one subscriber (nothing happens when it has gone)."""
+        connection = self._peers.get(peer)
+        if connection is not None:
+            self._offer(peer, connection, _Messages(frame))
+
+    def _offer(self, peer: Peer, connection: SubscriberConnection, messages: "_Messages") -> None:
+        message = messages.binary() if peer.frames else messages.text()
+        if message is None:
+            return
+        if connection.offer(message):
+            self.counters.sent += 1
+            return
+        self.counters.shed += 1
+        del self._peers[peer]
+        task = connection.shed(f"too slow: more than {self._queue_messages_max} messages behind")
+        self._shedding.add(task)
+        task.add_done_callback(self._shedding.discard)
+
+    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        try:
+            query = parse_query(request.path)
+        except BadQuery as error:
+            return to_response(json_reply(400, {"message": str(error)}))
+        route = self._routes.get(query.path)
+        if route is not None:
+            return to_response(route())
+        if self._path is not None and query.path != self._path:
+            return to_response(json_reply(404, {"message": "not found"}))
+        if len(self._peers) >= self._peers_max:
+            self.counters.refused += 1
+            return to_response(json_reply(429, {"message": f"more than {self._peers_max} subscribers"}))
+        return None
+
+    async def _serve_peer(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, SubscriberConnection) and connection.request is not None
+        connection.queue_messages_max = self._queue_messages_max
+        peer = Peer(connection, parse_query(connection.request.path))
+        try:
+            self._welcome(peer, connection)
+            async for message in connection:
+                if not self._receive(peer, message):
+                    await connection.close(CloseCode.INVALID_DATA, "malformed frame")
+                    break
+        except ConnectionClosed:
+            pass
+        except Exception as bug:
+            self._bug.report(bug)
+            raise
+        finally:
+            self._forget(peer)
+
+    def _welcome(self, peer: Peer, connection: SubscriberConnection) -> None:
+        # No await between the greeting and the registration: nothing published can fall in between.
+        self.counters.connects += 1
+        if self._greet is not None:
+            owed = [_Messages(frame) for frame in self._greet(peer.query)]
+            made = [messages.binary() if peer.frames else messages.text() for messages in owed]
+            connection.greet([message for message in made if message is not None])
+        self._peers[peer] = connection
+        if self._on_peer is not None:
+            self._on_peer(peer, True)
+
+    def _forget(self, peer: Peer) -> None:
+        self.counters.losses += 1
+        self._peers.pop(peer, None)
+        if self._on_peer is not None:
+            self._on_peer(peer, False)
+
+    def _receive(self, peer: Peer, message: str | bytes) -> bool:
+        if not peer.frames or isinstance(message, str):
+            return True  # listeners of public JSON have nothing to say; what they say is read and dropped
+        try:
+            frame = decode_frame(message)
+        except WireError:
+            self.counters.malformed += 1
+            return False
+        self.counters.received += 1
+        if self._on_frame is not None:
+            self._on_frame(peer, frame)
+        return True
+
+
+class FrameClient:
+    """Keeps one connection to a `FrameServer` (or to a foreign stream of flashblock JSON) open for ever.
+
+    `on_frame(frame)` gets every frame in order; `on_change(up)` is called at once when the link comes up or is lost.
+    `start()` is asked at every connect and gives the (block, index) to resume from, sent as `?from=`. When the peer
+    does not speak our sub-protocol its messages go raw to `on_foreign` (text or bytes); without one they are counted
+    as malformed. Callbacks must not block; an exception out of one is our bug and ends `run()`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        on_frame: Callable[[Frame], None],
+        on_change: Callable[[bool], None] | None = None,
+        *,
+        on_foreign: Callable[[str | bytes], None] | None = None,
+        start: Callable[[], tuple[int, int] | None] | None = None,
+        ping_interval_s: float = ping_interval_s,
+        pong_timeout_s: float = pong_timeout_s,
+        chance: random.Random | None = None,
+    ) -> None:
+        self.url = url
+        self.counters = LinkCounters()
+        self._on_frame = on_frame
+        self._on_change = on_change
+        self._on_foreign = on_foreign
+        self._start_at = start
+        self._ping_interval_s = ping_interval_s
+        self._pong_timeout_s = pong_timeout_s
+        self._chance = chance or random.Random()
+        self._connection: ClientConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._bug = _FirstBug()
+
+    @property
+    def connected(self) -> bool:
+        """True while the link is up."""
+        return self._connection is not None and self._connection.state is State.OPEN
+
+    async def start(self) -> None:
+        """Begin connecting; returns at once, the peer may come later."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_connected(), name=f"frame-client {self.url}")
+
+    async def run(self) -> None:
+        """Wait for ever; raise what a callback raised, if one does."""
+        await self._bug.wait()
+
+    async def close(self) -> None:
+        """Leave (1000) and stop reconnecting. Bounded by the close time-out; idempotent."""
+        task, self._task = self._task, None
+        if task is None:
+            return
+        task.cancel()
+        await asyncio.wait([task])
+
+    def send(self, frame: Frame) -> bool:
+        """Write a frame now; False when the link is down (nothing is kept for later: the caller's facts are).
+
+        A peer that lets more than `client_write_bytes_max` pile up is cut off; the link then comes up anew.
+        """
+        connection = self._connection
+        if connection is None or connection.state is not State.OPEN:
+            return False
+        if connection.transport.get_write_buffer_size() > client_write_bytes_max:
+            self.counters.shed += 1
+            connection.transport.abort()
+            return False
+        connection.protocol.send_binary(encode_frame(frame))
+        connection.send_data()
+        self.counters.sent += 1
+        return True
+
+    async def _keep_connected(self) -> None:
+        loop = asyncio.get_running_loop()
+        delay_s = retry_first_s
+        while True:
+            began = loop.time()
+            try:
+                await self._live_once()
+            except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, EOFError):
+                pass
+            except Exception as bug:
+                self._bug.report(bug)
+                return
+            if loop.time() - began >= steady_after_s:
+                delay_s = retry_first_s
+            await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))
+            delay_s = min(retry_max_s, delay_s * retry_growth)
+
+    async def _live_once(self) -> None:
+        connection = await connect(
+            self._url_now(),
+            subprotocols=[frame_subprotocol],
+            compression=None,
+            proxy=None,
+            open_timeout=handshake_timeout_s,
+            ping_interval=self._ping_interval_s,
+            ping_timeout=self._pong_timeout_s,
+            close_timeout=close_timeout_s,
+            max_size=message_bytes_max,
+        )
+        try:
+            self._connection = connection
+            self.counters.connects += 1
+            if self._on_change is not None:
+                self._on_change(True)
+            speaks_frames = connection.subprotocol == frame_subprotocol
+            async for message in connection:
+                self._receive(message, speaks_frames)
+        finally:
+            self._connection = None
+            self.counters.losses += 1
+            try:
+                if self._on_change is not None:
+                    self._on_change(False)
+            finally:
+                await connection.close()
+
+    def _url_now(self) -> str:
+        start = self._start_at() if self._start_at is not None else None
+        if start is None:
+            return self.url
+        joint = "&" if urlsplit(self.url).query else "?"
+        return f"{self.url}{joint}{urlencode({'from': f'{start[0]}.{start[1]}'})}"
+
+    def _receive(self, message: str | bytes, speaks_frames: bool) -> None:
+        if not speaks_frames and self._on_foreign is not None:
+            self.counters.received += 1
+            self._on_foreign(message)
+            return
+        try:
+            if isinstance(message, str):
+                raise WireError("a frame is a binary message")
+            frame = decode_frame(message)
+        except WireError:
+            self.counters.malformed += 1
+            return
+        self.counters.received += 1
+        self._on_frame(frame)
+
+
+class _Messages:
+    """A frame's WebSocket messages, each made when the first subscriber needs it and kept for the others."""
+
+    __slots__ = ("_binary", "_frame", "_text")
+
+    def __init__(self, frame: Frame) -> None:
+        self._frame = frame
+        self._binary: bytes | None = None
+        self._text: bytes | None = None
+
+    def binary(self) -> bytes:
+        if self._binary is None:
+            self._binary = binary_message(encode_frame(self._frame))
+        return self._binary
+
+    def text(self) -> bytes | None:
+        """The public JSON; None for a frame that is not a flashblock."""
+        if self._text is None and isinstance(self._frame, FlashblockFrame):
+            self._text = text_message(encode_json(decode_body(self._frame.body)))
+        return self._text
+
+
+class _FirstBug:
+    """Carries the first exception of a callback to whoever waits in `run()`."""
+
+    def __init__(self) -> None:
+        self._bug: Exception | None = None
+        self._seen = asyncio.Event()
+
+    def report(self, bug: Exception) -> None:
+        context = {"message": "a callback of a frame link failed", "exception": bug}
+        asyncio.get_running_loop().call_exception_handler(context)
+        if self._bug is None:
+            self._bug = bug
+            self._seen.set()
+
+    async def wait(self) -> None:
+        await self._seen.wait()
+        assert self._bug is not None
+        raise self._bug
+
+
+def _prefer_frames(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    return frame_subprotocol if frame_subprotocol in offered else None
