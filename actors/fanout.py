@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 import orjson
+from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame, Opcode
@@ -100,6 +101,52 @@ def to_response(reply: HttpReply, *, with_body: bool = True) -> Response:
     return Response(status.value, status.phrase, headers, reply.body if with_body else b"")
 
 
+class ClosedTransport(asyncio.Transport):
+    """Stands in for the transport of a connection that is gone.
+
+    In CPython 3.11 `abort()` raises AttributeError on a transport that was closed while it had bytes to flush, and
+    `websockets` aborts every connection once more after it was lost.
+    """
+
+    def __init__(self, gone: asyncio.Transport) -> None:
+        super().__init__()
+        self._gone = gone
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Answer as the old transport does."""
+        return self._gone.get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        """Say that it is over."""
+        return True
+
+    def get_write_buffer_size(self) -> int:
+        """Say that nothing waits to be written."""
+        return 0
+
+    def write(self, data: Any) -> None:
+        """Drop the bytes: nobody is there."""
+
+    def can_write_eof(self) -> bool:
+        """Say that there is no half left to close."""
+        return False
+
+    def close(self) -> None:
+        """Do nothing: it is closed."""
+
+    def abort(self) -> None:
+        """Do nothing: it is closed."""
+
+
+class LinkClientConnection(ClientConnection):
+    """A client connection whose end may be noticed twice without harm."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's word that the socket is gone."""
+        super().connection_lost(exc)
+        self.transport = ClosedTransport(self.transport)
+
+
 class SubscriberConnection(ServerConnection):
     """A server connection that takes prepared messages into a bounded queue instead of waiting for the reader.
 
@@ -150,6 +197,12 @@ class SubscriberConnection(ServerConnection):
         """Start closing a reader that is too slow (code 1013, "try again later"); never waits for it."""
         self._queued.clear()
         return self.loop.create_task(self.close(CloseCode.TRY_AGAIN_LATER, reason))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's word that the socket is gone."""
+        self._queued.clear()
+        super().connection_lost(exc)
+        self.transport = ClosedTransport(self.transport)
 
     def pause_writing(self) -> None:
         """Asyncio's word that the socket is full."""

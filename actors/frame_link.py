@@ -21,6 +21,7 @@ from websockets.typing import Subprotocol
 
 from actors.fanout import (
     BadQuery,
+    LinkClientConnection,
     Query,
     Routes,
     SubscriberConnection,
@@ -212,17 +213,22 @@ class FrameServer:
         peer = Peer(connection, parse_query(connection.request.path))
         try:
             self._welcome(peer, connection)
-            async for message in connection:
-                if not self._receive(peer, message):
-                    await connection.close(CloseCode.INVALID_DATA, "malformed frame")
-                    break
-        except ConnectionClosed:
-            pass
+            try:
+                await self._listen(peer, connection)
+            finally:
+                self._forget(peer)
         except Exception as bug:
             self._bug.report(bug)
             raise
-        finally:
-            self._forget(peer)
+
+    async def _listen(self, peer: Peer, connection: SubscriberConnection) -> None:
+        try:
+            async for message in connection:
+                if not self._receive(peer, message):
+                    await connection.close(CloseCode.INVALID_DATA, "malformed frame")
+                    return
+        except ConnectionClosed:
+            pass  # the peer's end of the link broke; its absence is what on_peer tells
 
     def _welcome(self, peer: Peer, connection: SubscriberConnection) -> None:
         # No await between the greeting and the registration: nothing published can fall in between.
@@ -356,6 +362,7 @@ class FrameClient:
             ping_timeout=self._pong_timeout_s,
             close_timeout=close_timeout_s,
             max_size=message_bytes_max,
+            create_connection=LinkClientConnection,
         )
         try:
             self._connection = connection
