@@ -1,0 +1,157 @@
+"""Filling a flashblock: the best transaction first, each sender's nonces in order, nothing over budget.
+
+Every flashblock starts a fresh iteration over the pool.  A transaction that does not fit now is put aside together
+with its sender's later nonces for this iteration only; the next flashblock, with its larger target, considers it again.
+"""
+
+import heapq
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from flashblocks.builder.budget import Budget, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A transaction of the pool as the packer sees it; tip in wei per gas, sizes in bytes, ``arrival`` breaks ties."""
+
+    hash: bytes
+    sender: bytes
+    nonce: int
+    tip: int
+    arrival: int
+    gas_limit: int
+    da_bytes: int
+    size_bytes: int
+    transaction: Any
+    revert_protected: bool = False
+    index_min: int = 0
+    index_max: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Executed:
+    """The transaction ran and is part of the block: its gas used and whether it reverted."""
+
+    gas_used: int
+    reverted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Unexecutable:
+    """The transaction is invalid on this state and left no trace; ``stale`` when its nonce is already used."""
+
+    reason: str
+    stale: bool = False
+
+
+class Workbench(Protocol):
+    """The open block the packer appends to."""
+
+    def execute(self, candidate: Candidate) -> Executed | Unexecutable:
+        """Append the transaction, or leave the block as it was and say why not."""
+
+    def undo(self) -> None:
+        """Take back the transaction executed last."""
+
+
+class BestTransactions:
+    """The pool in the order of the effective tip, highest first, each sender's transactions in nonce order."""
+
+    def __init__(self, candidates: Iterable[Candidate]) -> None:
+        queues: defaultdict[bytes, list[Candidate]] = defaultdict(list)
+        for candidate in candidates:
+            queues[candidate.sender].append(candidate)
+        self._queues: dict[bytes, list[Candidate]] = {}
+        self._heads: list[tuple[int, int, bytes]] = []
+        for sender, queue in queues.items():
+            queue.sort(key=lambda candidate: candidate.nonce, reverse=True)
+            self._queues[sender] = queue
+            self._push(sender)
+        heapq.heapify(self._heads)
+
+    def _push(self, sender: bytes) -> None:
+        queue = self._queues[sender]
+        if queue:
+            heapq.heappush(self._heads, (-queue[-1].tip, queue[-1].arrival, sender))
+
+    def take(self) -> Candidate | None:
+        """The best transaction left, or None; the sender's next nonce becomes a candidate in its turn."""
+        while self._heads:
+            _, _, sender = heapq.heappop(self._heads)
+            queue = self._queues[sender]
+            if queue:
+                best = queue.pop()
+                self._push(sender)
+                return best
+        return None
+
+    def put_aside(self, sender: bytes) -> None:
+        """Leave out the rest of this sender's transactions in this iteration."""
+        self._queues[sender] = []
+
+
+@dataclass(slots=True)
+class Packing:
+    """One flashblock being filled; ``run`` may be called repeatedly, so that the shell can do other work in between."""
+
+    index: int
+    budget: Budget
+    usage: Usage
+    best: BestTransactions
+    bench: Workbench
+    included: list[Candidate] = field(default_factory=list)
+    dropped: list[tuple[Candidate, str]] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def run(self, out_of_time: Callable[[], bool]) -> bool:
+        """Append transactions until none is left (True) or ``out_of_time()``, asked before each, says so (False)."""
+        while not out_of_time():
+            candidate = self.best.take()
+            if candidate is None:
+                return True
+            self._consider(candidate)
+        return False
+
+    def _consider(self, candidate: Candidate) -> None:
+        self.counts["payload_num_tx_considered"] += 1
+        if candidate.index_max is not None and candidate.index_max < self.index:
+            self.best.put_aside(candidate.sender)
+            return
+        if candidate.index_min > self.index:
+            # Its descendants need its nonce, so they cannot run either; the execution would refuse them one by one.
+            self.best.put_aside(candidate.sender)
+            return
+        refusal = self.budget.refuses(self.usage, candidate.gas_limit, candidate.da_bytes, candidate.size_bytes)
+        if refusal is not None:
+            self.counts[refusal.value] += 1
+            self.best.put_aside(candidate.sender)
+            return
+        self._execute(candidate)
+
+    def _execute(self, candidate: Candidate) -> None:
+        self.counts["payload_num_tx_simulated"] += 1
+        outcome = self.bench.execute(candidate)
+        if isinstance(outcome, Unexecutable):
+            self.counts["payload_num_tx_simulated_fail"] += 1
+            if not outcome.stale:
+                self.best.put_aside(candidate.sender)
+            return
+        gas_cap = self.budget.limits.gas_per_transaction
+        if gas_cap is not None and outcome.gas_used > gas_cap:
+            self._take_back(candidate, "max gas per transaction exceeded")
+        elif outcome.reverted and candidate.revert_protected:
+            self.counts["bundles_reverted"] += 1
+            self._take_back(candidate, "bundle reverted")
+        else:
+            self.counts["payload_num_tx_simulated_success"] += 1
+            self.counts["reverted_tx" if outcome.reverted else "successful_tx"] += 1
+            self.usage = self.usage.plus(outcome.gas_used, candidate.da_bytes, candidate.size_bytes)
+            self.included.append(candidate)
+
+    def _take_back(self, candidate: Candidate, reason: str) -> None:
+        self.bench.undo()
+        self.dropped.append((candidate, reason))
+        self.best.put_aside(candidate.sender)
