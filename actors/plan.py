@@ -1,0 +1,274 @@
+"""The cluster table: which components a cluster has and with which settings each one starts.
+
+`build_plan` is a pure function of the options and the ports, so the whole wiring – who connects to whom – can be read
+and tested without starting anything.  The order of the plan is the order of creation: what the first flashblock needs
+comes first.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors.ports import GROUPS_MAX, INGRESSES_MAX, PROXIES_MAX, RPC_NODES_MAX, ClusterPorts, GroupPorts
+
+NAME_LENGTH_MAX = 16  # Ray's socket paths hold the name and end at 107 bytes
+NAME_PATTERN = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{NAME_LENGTH_MAX - 1}}}")
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+GENESIS_FILE = "genesis.json"
+JWT_FILE = "jwt.hex"
+RAFT_PASSWORD_FILE = "raft-password"
+LOG_DIRECTORY = "logs"
+
+
+class OptionsError(ValueError):
+    """The options of a cluster contradict each other or leave their range; the text says which and how."""
+
+
+class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a user may choose about a cluster; every default of ``flashblocks up`` is named here."""
+
+    name: str = "default"
+    groups: int = 5
+    proxies: int = 2
+    rpc_nodes: int = 1
+    ingresses: int = 1
+    block_time_s: int = 2
+    flashblock_time_ms: int = 200
+    host: str = "127.0.0.1"
+    chain_id: int = 901
+    log_level: str = "info"
+
+    def check(self) -> None:
+        """Raise `OptionsError` for the first option out of range."""
+        if not NAME_PATTERN.fullmatch(self.name):
+            raise OptionsError(
+                f"--name {self.name!r}: use 1 to {NAME_LENGTH_MAX} of a–z, 0–9 and '-', starting with a letter or digit"
+            )
+        ranges = (
+            ("--groups", self.groups, 1, GROUPS_MAX),
+            ("--proxies", self.proxies, 1, PROXIES_MAX),
+            ("--rpc-nodes", self.rpc_nodes, 0, RPC_NODES_MAX),
+            ("--ingresses", self.ingresses, 0, INGRESSES_MAX),
+            ("--block-time", self.block_time_s, 1, 60),
+            ("--flashblock-time", self.flashblock_time_ms, 50, self.block_time_s * 1000),
+        )
+        for flag, value, low, high in ranges:
+            if not low <= value <= high:
+                raise OptionsError(f"{flag} {value}: must be between {low} and {high}")
+        if self.rpc_nodes and not self.ingresses:
+            raise OptionsError(
+                "--ingresses 0: an rpc-node needs an ingress to send transactions to; use --rpc-nodes 0 too"
+            )
+        if self.log_level not in LOG_LEVELS:
+            raise OptionsError(f"--log-level {self.log_level}: must be one of {', '.join(LOG_LEVELS)}")
+
+
+class ComponentPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One component of the cluster: what it is, how it is configured, where others reach it."""
+
+    component: str  # "op-node", "conductor", …: a key of actors.process.COMPONENTS
+    instance: str  # "sequencer-0", "proxy-1", …
+    group: int  # the sequencer group, or the index among its kind
+    settings: dict[str, Any]
+    addresses: dict[str, str]  # as written to endpoints.json: {"rpc": "http://…"}
+
+    @property
+    def actor_name(self) -> str:
+        """The unique name of the actor, ``sequencer-0/conductor``."""
+        return f"{self.instance}/{self.component}"
+
+
+def build_plan(options: ClusterOptions, ports: ClusterPorts, data_dir: Path) -> list[ComponentPlan]:
+    """Every component of the cluster with its complete settings, in the order of creation."""
+    wiring = _Wiring(options, ports, data_dir)
+    groups = range(options.groups)
+    conductors = [wiring.conductor(group) for group in groups]
+    proxies = [wiring.proxy(index) for index in range(options.proxies)]
+    others = [
+        [wiring.fallback_el(group), wiring.builder(group), wiring.rollup_boost(group), wiring.op_node(group)]
+        for group in groups
+    ]
+    majority = options.groups // 2 + 1
+    # A block needs a majority of conductors, one whole group and a proxy that shows it; the rest follows.
+    return [
+        *conductors[:majority],
+        *others[0],
+        *proxies,
+        *conductors[majority:],
+        *(wiring.ingress(index) for index in range(options.ingresses)),
+        *(wiring.rpc_node(index) for index in range(options.rpc_nodes)),
+        *(plan for group in others[1:] for plan in group),
+    ]
+
+
+class _Wiring:
+    """Turns ports into the URLs and settings of each component (names: the components' own Settings)."""
+
+    def __init__(self, options: ClusterOptions, ports: ClusterPorts, data_dir: Path) -> None:
+        self.options = options
+        self.ports = ports
+        self.data_dir = data_dir
+
+    def _http(self, port: int) -> str:
+        return f"http://{self.options.host}:{port}"
+
+    def _ws(self, port: int, path: str = "") -> str:
+        return f"ws://{self.options.host}:{port}{path}"
+
+    def _execution_urls(self, *, without_group: int | None = None) -> list[str]:
+        return [
+            self._http(port)
+            for index, group in enumerate(self.ports.groups)
+            if index != without_group
+            for port in (group.fallback_el_rpc, group.builder_rpc)
+        ]
+
+    def _stream_urls(self) -> list[str]:
+        return [self._ws(port, "/ws") for port in self.ports.proxies]
+
+    def _plan(
+        self, component: str, instance: str, group: int, addresses: dict[str, str], settings: dict[str, Any]
+    ) -> ComponentPlan:
+        settings = {
+            "name": instance,
+            "group": group,
+            "host": self.options.host,
+            "data_dir": str(self.data_dir / instance / component),
+            "log_level": self.options.log_level,
+            **settings,
+        }
+        return ComponentPlan(
+            component=component, instance=instance, group=group, settings=settings, addresses=addresses
+        )
+
+    def _jwt(self) -> dict[str, str]:
+        return {"jwt_secret_path": str(self.data_dir / JWT_FILE)}
+
+    def _genesis(self) -> dict[str, str]:
+        return {"genesis_path": str(self.data_dir / GENESIS_FILE)}
+
+    def _group(self, group: int) -> tuple[str, GroupPorts]:
+        return f"sequencer-{group}", self.ports.groups[group]
+
+    def op_node(self, group: int) -> ComponentPlan:
+        instance, own = self._group(group)
+        settings = {
+            **self._jwt(),
+            **self._genesis(),
+            "rpc_port": own.op_node_rpc,
+            "engine_url": self._http(own.rollup_boost_engine),
+            "conductor_url": self._http(own.conductor_rpc),
+            "block_time_s": self.options.block_time_s,
+            "peer_urls": self._execution_urls(without_group=group),
+            "sequencer_stopped": True,
+            "conductor_enabled": True,
+        }
+        return self._plan("op-node", instance, group, {"rpc": self._http(own.op_node_rpc)}, settings)
+
+    def conductor(self, group: int) -> ComponentPlan:
+        instance, own = self._group(group)
+        settings = {
+            **self._genesis(),
+            "rpc_port": own.conductor_rpc,
+            "ws_port": own.conductor_ws,
+            "raft_port": own.conductor_raft,
+            "raft_peers": {
+                f"sequencer-{index}": f"{self.options.host}:{ports.conductor_raft}"
+                for index, ports in enumerate(self.ports.groups)
+            },
+            "raft_password_path": str(self.data_dir / RAFT_PASSWORD_FILE),
+            "op_node_url": self._http(own.op_node_rpc),
+            "rollup_boost_url": self._http(own.rollup_boost_engine),
+            "rollup_boost_ws_url": self._ws(own.rollup_boost_ws),
+            "execution_url": self._http(own.fallback_el_rpc),
+            "block_time_s": self.options.block_time_s,
+            "flashblock_time_ms": self.options.flashblock_time_ms,
+        }
+        addresses = {"rpc": self._http(own.conductor_rpc), "ws": self._ws(own.conductor_ws, "/ws")}
+        return self._plan("conductor", instance, group, addresses, settings)
+
+    def rollup_boost(self, group: int) -> ComponentPlan:
+        instance, own = self._group(group)
+        settings = {
+            **self._jwt(),
+            "engine_port": own.rollup_boost_engine,
+            "debug_port": own.rollup_boost_debug,
+            "ws_port": own.rollup_boost_ws,
+            "l2_url": self._http(own.fallback_el_engine),
+            "builder_url": self._http(own.builder_engine),
+            "builder_ws_url": self._ws(own.builder_ws),
+            "commit_required": True,
+        }
+        engine = self._http(own.rollup_boost_engine)
+        addresses = {
+            "engine": engine,
+            "debug": self._http(own.rollup_boost_debug),
+            "health": f"{engine}/healthz",
+            "ws": self._ws(own.rollup_boost_ws),
+        }
+        return self._plan("rollup-boost", instance, group, addresses, settings)
+
+    def builder(self, group: int) -> ComponentPlan:
+        instance, own = self._group(group)
+        settings = {
+            **self._jwt(),
+            **self._genesis(),
+            "engine_port": own.builder_engine,
+            "rpc_port": own.builder_rpc,
+            "ws_port": own.builder_ws,
+            "block_time_s": self.options.block_time_s,
+            "flashblock_time_ms": self.options.flashblock_time_ms,
+            "peer_urls": self._execution_urls(without_group=group),
+        }
+        addresses = {
+            "engine": self._http(own.builder_engine),
+            "rpc": self._http(own.builder_rpc),
+            "ws": self._ws(own.builder_ws),
+        }
+        return self._plan("builder", instance, group, addresses, settings)
+
+    def fallback_el(self, group: int) -> ComponentPlan:
+        instance, own = self._group(group)
+        settings = {
+            **self._jwt(),
+            **self._genesis(),
+            "engine_port": own.fallback_el_engine,
+            "rpc_port": own.fallback_el_rpc,
+            "peer_urls": self._execution_urls(without_group=group),
+        }
+        addresses = {"engine": self._http(own.fallback_el_engine), "rpc": self._http(own.fallback_el_rpc)}
+        return self._plan("fallback-el", instance, group, addresses, settings)
+
+    def proxy(self, index: int) -> ComponentPlan:
+        port = self.ports.proxies[index]
+        upstream = [self._ws(group.conductor_ws, "/ws") for group in self.ports.groups]
+        addresses = {"ws": self._ws(port, "/ws"), "http": self._http(port)}
+        settings = {"port": port, "upstream_ws": upstream}
+        return self._plan("websocket-proxy", f"proxy-{index}", index, addresses, settings)
+
+    def rpc_node(self, index: int) -> ComponentPlan:
+        port = self.ports.rpc_nodes[index]
+        settings = {
+            **self._genesis(),
+            "port": port,
+            "stream_urls": self._stream_urls(),
+            "execution_urls": self._execution_urls(),
+            "ingress_urls": [self._http(ingress) for ingress in self.ports.ingresses],
+        }
+        addresses = {"http": self._http(port), "ws": self._ws(port)}
+        return self._plan("rpc-node", f"rpc-{index}", index, addresses, settings)
+
+    def ingress(self, index: int) -> ComponentPlan:
+        port = self.ports.ingresses[index]
+        settings = {
+            "port": port,
+            "target_urls": self._execution_urls(),
+            "stream_urls": self._stream_urls(),
+            "execution_urls": self._execution_urls(),
+        }
+        return self._plan("ingress", f"ingress-{index}", index, {"http": self._http(port)}, settings)
