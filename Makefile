@@ -1,0 +1,41 @@
+# One verb each. `make up` and `make test` install what they need first; a second run installs nothing.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: up test setup check bench drill lock clean
+
+up: setup  ## start five sequencers on this machine and watch them
+	$(BIN)/flashblocks up
+
+test: check  ## everything CI runs: format, lint, types, import contracts, tests
+	$(BIN)/pytest
+
+setup: $(STAMP)  ## fill .venv from the lock file
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { echo "the venv module is missing: apt install python3-venv"; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup  ## print the benchmarks as ratios (minutes)
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+drill: setup  ## kill the leader ten times and judge what subscribers saw
+	$(BIN)/flashblocks drill kill-leader --count 10
+
+lock: setup  ## resolve pyproject.toml's ranges anew into requirements.lock
+	$(BIN)/pip install --quiet 'pip-tools>=7.5,<8'
+	$(BIN)/pip-compile --quiet --generate-hashes --extra test --all-build-deps --strip-extras --allow-unsafe -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
