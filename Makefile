@@ -35,7 +35,7 @@ drill: setup  ## kill the leader ten times and judge what subscribers saw
 
 lock: setup  ## resolve pyproject.toml's ranges anew into requirements.lock
 	$(BIN)/pip install --quiet 'pip-tools>=7.5,<8'
-	$(BIN)/pip-compile --quiet --generate-hashes --extra test --all-build-deps --strip-extras --allow-unsafe -o requirements.lock pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --extra test --all-build-deps --strip-extras --allow-unsafe --no-emit-find-links --no-emit-index-url -o requirements.lock pyproject.toml
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
