@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import orjson
@@ -37,6 +38,17 @@ WEBSOCKET_HEARTBEAT_S = 20.0
 SHUTDOWN_S_MAX = 1.0
 
 Method = Callable[..., Awaitable[Any]]
+
+
+class Caller(NamedTuple):
+    """Who is asking: the socket's address, and the X-Forwarded-For header as it came (only a trusted hop's counts)."""
+
+    address: str = ""
+    forwarded_for: str = ""
+
+
+CALLER: ContextVar[Caller] = ContextVar("caller", default=Caller())
+"""The caller of the method that runs, for limits per address; set for every HTTP request and WebSocket."""
 
 
 class Probes(NamedTuple):
@@ -272,6 +284,7 @@ class RpcServer:
                 check_token(self._secret, request.headers.get("Authorization"), time.time())
             except TokenError as error:
                 return web.Response(status=401, text=str(error))
+        CALLER.set(Caller(request.remote or "", request.headers.get("X-Forwarded-For", "")))
         if self._cors and request.method == "OPTIONS":
             return web.Response(status=204, headers=self._cors_headers())
         response = await handler(request)
