@@ -1,0 +1,490 @@
+"""The consensus: PySyncObj with our transport, journal and rules around it. The only module that imports it.
+
+What is changed, and why (the library is 0.3.17, its private names are listed in `_PRIVATE` and checked at import):
+
+- The log holds our own MessagePack commands; nothing is pickled, neither on the wire nor on disk.
+- A follower never forwards a command: a proposal on a node that does not lead is refused.
+- A follower's log is cut only at a real conflict (`replication.repair_append`).
+- A position report of an earlier term is ignored: it could count entries that were overwritten since.
+- Elections begin with a pre-vote, so that a node that was cut off does not depose a healthy leader on its return,
+  and begin at once when the leader's connection breaks, one survivor after the other.
+- A node that lost its journal does not vote until it has caught up: its earlier acknowledgements are forgotten.
+
+All methods but `submit` run on the Raft thread.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import random
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import pysyncobj.syncobj as library
+from pysyncobj import SyncObj, SyncObjConf
+from pysyncobj.config import FAIL_REASON
+from pysyncobj.monotonic import monotonic
+from pysyncobj.node import Node
+from pysyncobj.version import VERSION
+
+from raft.journal import REJOINING_FILE, SNAPSHOT_FILE, Journal, JournalDamaged
+from raft.ledger import Answer, Event, Ledger, SnapshotError, decode_command
+from raft.link import Poller
+from raft.replication import Message, as_good_as, election_rank, repair_append, term_at, well_formed
+from raft.settings import RaftSettings
+from raft.snapshots import Snapshot, SnapshotHeader, SnapshotStore, keep_from
+from raft.transport import Peer, Transport
+
+FOLLOWER: Final = 0
+CANDIDATE: Final = 1
+LEADER: Final = 2
+ROLES: Final = {FOLLOWER: "follower", CANDIDATE: "candidate", LEADER: "leader"}
+
+SUCCESS: Final[int] = FAIL_REASON.SUCCESS
+QUEUE_FULL: Final[int] = FAIL_REASON.QUEUE_FULL
+MISSING_LEADER: Final[int] = FAIL_REASON.MISSING_LEADER
+DISCARDED: Final[int] = FAIL_REASON.DISCARDED
+NOT_LEADER: Final[int] = FAIL_REASON.NOT_LEADER
+
+REGULAR: Final = b"\x00"
+"""First byte of a log entry that holds a ledger command."""
+
+PREVOTE_RETRY_S: Final = (0.04, 0.08)
+"""A pre-vote that failed is repeated after a random time of this range; it disturbs nobody."""
+STALL_S: Final = 0.1
+"""If the thread was away for so long, received messages are read before an election is considered."""
+
+_PRIVATE: Final = (
+    "raftState",
+    "raftLeader",
+    "raftLog",
+    "raftCurrentTerm",
+    "raftElectionDeadline",
+    "raftLastApplied",
+    "raftCommitIndex",
+    "raftMatchIndex",
+    "leaderCommitIndex",
+    "transferInProgress",
+    "connectedNodes",
+    "lastResponseTime",
+    "commandsQueue",
+    "pipeNotifier",
+    "serializer",
+    "forceLogCompaction",
+)
+
+Callback = Callable[[Answer | None, int], None]
+"""(answer, reason): reason is one of the library's FAIL_REASON codes, SUCCESS with an answer."""
+
+
+class UnsupportedLibrary(RuntimeError):
+    """The installed PySyncObj is not the one whose internals were read."""
+
+
+if tuple(int(part) for part in VERSION.split(".")) < (0, 3, 17):
+    raise UnsupportedLibrary(f"PySyncObj {VERSION} forgets its vote at a restart; at least 0.3.17 is needed")
+
+
+def _configuration(settings: RaftSettings, snapshot_path: Path) -> SyncObjConf:
+    return SyncObjConf(
+        autoTick=False,
+        autoTickPeriod=settings.tick_period_s,
+        commandsQueueSize=settings.commands_queue_max,
+        raftMinTimeout=settings.raft_min_timeout_s,
+        raftMaxTimeout=settings.raft_max_timeout_s,
+        appendEntriesPeriod=settings.append_entries_period_s,
+        leaderFallbackTimeout=settings.leader_fallback_timeout_s,
+        connectionTimeout=settings.connection_timeout_s,
+        connectionRetryTime=settings.connection_retry_s,
+        appendEntriesUseBatch=False,
+        appendEntriesBatchSizeBytes=settings.append_batch_bytes_max,
+        commandsWaitLeader=False,
+        dynamicMembershipChange=False,
+        logCompactionMinEntries=settings.compaction_entries,
+        logCompactionMinTime=settings.compaction_interval_s,
+        useFork=False,
+        fullDumpFile=str(snapshot_path),
+    )
+
+
+class Listener(Protocol):
+    """Whom the consensus tells what happened; called on the Raft thread."""
+
+    def on_event_applied(self, event: Event, replayed: bool) -> None:
+        """The ledger applied something."""
+
+    def on_role_changed(self, leading: bool, term: int) -> None:
+        """This node became leader or ceased to be it."""
+
+
+def _use_given_journal(journal: object) -> object:
+    return journal
+
+
+library.createJournal = _use_given_journal
+"""The library makes its journal from a file name; ours is opened before, because opening it may fail clearly."""
+
+
+class _HookedTransport(Transport):
+    """Our transport, with the consensus looking at every message before the library or the network does."""
+
+    def __init__(self, consensus: Consensus, settings: RaftSettings, poller: Poller) -> None:
+        super().__init__(settings, poller, monotonic)
+        self._consensus = consensus
+
+    def send(self, node: Peer, message: Message) -> bool:
+        return super().send(node, self._consensus.outgoing(message))
+
+    def setOnMessageReceivedCallback(self, callback: Callable[[Peer, Message], None] | None) -> None:
+        if callback is None:
+            super().setOnMessageReceivedCallback(None)
+        else:
+            super().setOnMessageReceivedCallback(partial(self._consensus.incoming, callback))
+
+    def setOnNodeConnectedCallback(self, callback: Callable[[Peer], None] | None) -> None:
+        if callback is None:
+            super().setOnNodeConnectedCallback(None)
+        else:
+            super().setOnNodeConnectedCallback(partial(self._consensus.connected, callback))
+
+
+class Consensus(SyncObj):  # type: ignore[misc]
+    """One member's consensus. Construct it, `transport.listen()`, then `tick` for ever, then `shut_down`."""
+
+    _SyncObj__raftElectionDeadline: float
+    _SyncObj__raftCommitIndex: int
+
+    def __init__(self, settings: RaftSettings, journal: Journal, listener: Listener) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._listener = listener
+        self._rejoining_path = settings.data_dir / REJOINING_FILE
+        self.rejoining = self._rejoining_path.exists()
+        self.ledger = Ledger(settings.genesis_number, settings.genesis_hash)
+        self._ticked_at = monotonic()
+        self._heard_leader_at = -1e9
+        self._replayed_to = journal[-1][1] if len(journal) else 0
+        self._prevote_round = 0
+        self._prevote_began_at = 0.0
+        self._prevotes: set[str] = set()
+        self._prevote_won = False
+        self.malformed_messages = 0
+        self._nodes = {name: Node(name) for name in settings.peers}
+        snapshot_path = settings.data_dir / SNAPSHOT_FILE
+        conf = _configuration(settings, snapshot_path)
+        conf.journalFile = journal
+        conf.onStateChanged = self._on_state_changed
+        own = self._nodes[settings.node_id]
+        others = [node for node in self._nodes.values() if node is not own]
+        super().__init__(own, others, conf, transportClass=self._make_transport)
+        for name in _PRIVATE:
+            if not hasattr(self, f"_SyncObj__{name}"):
+                raise UnsupportedLibrary(f"PySyncObj {VERSION} has no {name}")
+        self._snapshots = SnapshotStore(
+            snapshot_path,
+            view=lambda: self.ledger.view,
+            keep_from=self._keep_from,
+            backlog_bytes=self.transport.backlog_bytes,
+            clock=monotonic,
+        )
+        self._SyncObj__serializer = self._snapshots
+        self._SyncObj__needLoadDumpFile = False
+        self._begin_from_disk()
+
+    def _make_transport(self, _library: object, _own: Node, others: set[Node]) -> Transport:
+        self.transport = _HookedTransport(self, self._settings, self._poller)
+        self.transport.on_peer_death = self._on_peer_death
+        for node in others:
+            self.transport.addNode(node)
+        self.addOnTickCallback(self.transport.upkeep)
+        return self.transport
+
+    # What the node calls.
+
+    def submit(self, command: bytes, callback: Callback) -> None:
+        """Queue an encoded command (any thread); the callback comes on the Raft thread, or at once if full."""
+        self._applyCommand(REGULAR + command, callback)
+
+    def wake(self) -> None:
+        """End the wait of a running `tick` (any thread)."""
+        self._SyncObj__pipeNotifier.notify()
+
+    def tick(self) -> None:
+        """One round: elections, commits, sending, and a wait of at most the tick period for messages."""
+        now = monotonic()
+        if now - self._ticked_at > STALL_S:
+            self._poller.poll(0.0)
+            now = monotonic()
+        self._ticked_at = now
+        self._consider_election(now)
+        wait = self._settings.tick_period_s
+        if self._SyncObj__raftState != LEADER:
+            wait = min(wait, max(0.0, self._SyncObj__raftElectionDeadline - now))
+        if self._journal.entry_bytes > self._settings.compaction_bytes:
+            self._SyncObj__forceLogCompaction = True
+        self.doTick(wait)
+
+    def shut_down(self) -> None:
+        """Close port, links, files and pipes."""
+        self._snapshots.close()
+        self.destroy()
+        notifier = self._SyncObj__pipeNotifier
+        for descriptor in (notifier._PipeNotifier__pipeR, notifier._PipeNotifier__pipeW):
+            os.close(descriptor)
+
+    def hand_over(self, target: str, callback: Callback) -> None:
+        """Ask a fully caught-up member to stand for election now."""
+        self.transferLeadership(self._nodes[target], callback)
+
+    def role(self) -> int:
+        """FOLLOWER, CANDIDATE or LEADER (any thread)."""
+        return int(self._SyncObj__raftState)
+
+    def leader_name(self) -> str | None:
+        """The leader this node follows and has a link to, or itself, or None (any thread)."""
+        leader = self._SyncObj__raftLeader
+        if leader is None or (leader.id != self._settings.node_id and leader not in self._SyncObj__connectedNodes):
+            return None
+        return str(leader.id)
+
+    def is_caught_up(self) -> bool:
+        """Whether everything known to be committed is applied, and the leader is known (any thread)."""
+        applied = self._SyncObj__raftLastApplied
+        if self.role() == LEADER:
+            first_own = self._SyncObj__noopIDx
+            return first_own is not None and bool(applied >= max(first_own, self._SyncObj__raftCommitIndex))
+        committed = self._SyncObj__leaderCommitIndex
+        return self.leader_name() is not None and committed is not None and bool(applied >= committed)
+
+    def match_index(self, node: str) -> int | None:
+        """How far a member's log is known to agree with this leader's; None if this node does not lead (any thread)."""
+        if self.role() != LEADER:
+            return None
+        return int(self._SyncObj__raftMatchIndex.get(self._nodes[node], 0))
+
+    def figures(self) -> dict[str, Any]:
+        """Counters and positions for the status (any thread)."""
+        return {
+            "term": self._SyncObj__raftCurrentTerm,
+            "commit_index": self._SyncObj__raftCommitIndex,
+            "last_applied": self._SyncObj__raftLastApplied,
+            "last_index": self._journal[-1][1],
+            "log_entries": len(self._journal),
+            "log_bytes": self._journal.entry_bytes,
+            "rejoining": self.rejoining,
+            "rejected_connections": self.transport.rejected,
+            "malformed_messages": self.malformed_messages,
+            "snapshot_failure": self._snapshots.failure,
+        }
+
+    # What the library calls, replaced.
+
+    def _SyncObj__doApplyCommand(self, entry: bytes) -> Answer | None:
+        if entry[:1] != REGULAR:
+            return None
+        answer, events = self.ledger.apply(decode_command(entry[1:]))
+        replayed = self._SyncObj__raftLastApplied + 1 <= self._replayed_to
+        for event in events:
+            self._listener.on_event_applied(event, replayed)
+        return answer
+
+    def _checkCommandsToApply(self) -> None:
+        if self._SyncObj__raftState == LEADER:
+            super()._checkCommandsToApply()
+            return
+        while True:
+            try:
+                _, callback = self._SyncObj__commandsQueue.get_nowait()
+            except queue.Empty:
+                return
+            callback(None, NOT_LEADER)
+
+    def _SyncObj__loadDumpFile(self, clearJournal: bool) -> None:
+        """Install the snapshot that a leader has just sent."""
+        snapshot = self._snapshots.load()
+        assert snapshot is not None and clearJournal
+        applied = self._SyncObj__raftLastApplied
+        if snapshot.header.last[1] <= applied:
+            # Older than what is applied here. The library reports our log's end as agreed next: keep only what is.
+            self._journal.deleteEntriesFrom(applied + 1 - self._journal[0][1])
+            return
+        self._adopt(snapshot)
+        self._replace_log(snapshot.header)
+
+    # Disk.
+
+    def _begin_from_disk(self) -> None:
+        snapshot = self._snapshots.load()
+        if snapshot is None:
+            if self._journal[0][1] != 1:
+                raise JournalDamaged(f"the journal begins at entry {self._journal[0][1]} and there is no snapshot")
+            return
+        self._adopt(snapshot)
+        _, index, term = snapshot.header.last
+        if self._journal[0][1] > index + 1:
+            raise JournalDamaged(f"the snapshot ends at entry {index}, the journal begins at {self._journal[0][1]}")
+        if term_at(self._journal, index) != term:
+            self._replace_log(snapshot.header)
+        if term > self._SyncObj__raftCurrentTerm:
+            self._SyncObj__setCurrentTerm(term, None)
+
+    def _adopt(self, snapshot: Snapshot) -> None:
+        try:
+            restored = self.ledger.restore(snapshot.ledger)
+        except SnapshotError as error:
+            raise JournalDamaged(str(error)) from error
+        index = snapshot.header.last[1]
+        self._SyncObj__raftLastApplied = index
+        self._SyncObj__raftCommitIndex = max(index, self._SyncObj__raftCommitIndex)
+        self._replayed_to = max(index, self._replayed_to)
+        self._listener.on_event_applied(restored, True)
+
+    def _replace_log(self, header: SnapshotHeader) -> None:
+        self._journal.clear()
+        self._journal.add(*header.previous)
+        self._journal.add(*header.last)
+        self._SyncObj__raftCommitIndex = header.last[1]
+
+    def _keep_from(self) -> int:
+        applied = self._SyncObj__raftLastApplied - 1
+        return keep_from(self._journal, applied, self._settings.trailing_entries, self._settings.trailing_bytes_max)
+
+    # Messages.
+
+    def outgoing(self, message: Message) -> Message:
+        """Before anything leaves: what it rests on is on disk; position reports carry their term."""
+        self._journal.sync()
+        if message["type"] == "next_node_idx":
+            return {**message, "term": self._SyncObj__raftCurrentTerm}
+        return message
+
+    def incoming(self, deliver: Callable[[Peer, Message], None], node: Peer, message: Message) -> None:
+        """Every message of an authenticated member, before the library sees it."""
+        if not well_formed(message):
+            self.malformed_messages += 1
+            return
+        kind, term = message["type"], self._SyncObj__raftCurrentTerm
+        if kind == "append_entries":
+            self._on_append(deliver, node, message)
+        elif kind == "next_node_idx":
+            if message["term"] == term:
+                deliver(node, message)
+        elif kind == "pre_vote":
+            self._on_pre_vote(node, message)
+        elif kind == "pre_vote_granted":
+            self._on_pre_vote_granted(node, message)
+        elif kind == "higher_term":
+            if message["term"] > term:
+                self._step_down(message["term"])
+        elif not self.rejoining:
+            deliver(node, message)
+
+    def _on_append(self, deliver: Callable[[Peer, Message], None], node: Peer, message: Message) -> None:
+        if message["term"] < self._SyncObj__raftCurrentTerm:
+            self.transport.send(node, {"type": "higher_term", "term": self._SyncObj__raftCurrentTerm})
+            return
+        self._heard_leader_at = monotonic()
+        entries = message.get("entries")
+        if entries and entries[0][1] <= message["commit_index"]:
+            self._replayed_to = max(self._replayed_to, min(entries[-1][1], message["commit_index"]))
+        repair = repair_append(message, self._journal)
+        self._journal.keep_suffix = repair.keep_suffix
+        try:
+            deliver(node, repair.message)
+        finally:
+            self._journal.keep_suffix = False
+        if self.rejoining:
+            self._consider_rejoined(message)
+
+    def _consider_rejoined(self, message: Message) -> None:
+        """Level with a leader that has committed in its own term: whatever was acknowledged here before is back."""
+        committed = self._SyncObj__raftCommitIndex
+        if committed >= message["commit_index"] and term_at(self._journal, committed) == message["term"]:
+            self._rejoining_path.unlink(missing_ok=True)
+            self.rejoining = False
+
+    def connected(self, deliver: Callable[[Peer], None], node: Peer) -> None:
+        """A member is back, perhaps without the end of its log: it must report its position again."""
+        if self._SyncObj__raftState == LEADER:
+            self._SyncObj__raftMatchIndex[node] = 0
+        deliver(node)
+
+    # Elections.
+
+    def _on_state_changed(self, old: int, new: int) -> None:
+        if LEADER in (old, new):
+            self._listener.on_role_changed(new == LEADER, self._SyncObj__raftCurrentTerm)
+
+    def _on_peer_death(self, node: Peer) -> None:
+        """The leader's connection broke: stand for election soon, one survivor after the other."""
+        if self._SyncObj__raftState != FOLLOWER or node != self._SyncObj__raftLeader:
+            return
+        names = {peer.id for peer in self._SyncObj__connectedNodes}
+        rank = election_rank(self._settings.node_id, node.id, names)
+        soon = monotonic() + rank * self._settings.election_stagger_s
+        self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, soon)
+
+    def _consider_election(self, now: float) -> None:
+        """When the deadline has passed, ask for pre-votes first; the library stands for election once they are won."""
+        overdue = self._SyncObj__raftElectionDeadline < now
+        if self._SyncObj__raftState == LEADER or not overdue or self._SyncObj__transferInProgress:
+            return
+        if self.rejoining:
+            self._SyncObj__raftElectionDeadline = now + self._settings.raft_max_timeout_s
+        elif self._prevote_won or len(self._nodes) == 1:
+            self._prevote_won = False
+        else:
+            self._ask_for_pre_votes(now)
+
+    def _ask_for_pre_votes(self, now: float) -> None:
+        self._prevote_round += 1
+        self._prevote_began_at = now
+        self._prevotes = {self._settings.node_id}
+        self._SyncObj__raftElectionDeadline = now + random.uniform(*PREVOTE_RETRY_S)
+        _, last_index, last_term = self._journal[-1]
+        for node in self._SyncObj__otherNodes:
+            self.transport.send(
+                node,
+                {
+                    "type": "pre_vote",
+                    "term": self._SyncObj__raftCurrentTerm,
+                    "last_log_index": last_index,
+                    "last_log_term": last_term,
+                    "round": self._prevote_round,
+                },
+            )
+
+    def _on_pre_vote(self, node: Peer, message: Message) -> None:
+        term = self._SyncObj__raftCurrentTerm
+        if message["term"] < term:
+            self.transport.send(node, {"type": "higher_term", "term": term})
+            return
+        complete = as_good_as(message["last_log_term"], message["last_log_index"], self._journal)
+        if complete and not self.rejoining and not self._leader_lives():
+            self.transport.send(node, {"type": "pre_vote_granted", "round": message["round"]})
+
+    def _leader_lives(self) -> bool:
+        if self._SyncObj__raftState == LEADER:
+            return True
+        recently = monotonic() - self._heard_leader_at < self._settings.raft_min_timeout_s
+        return recently and self.leader_name() is not None
+
+    def _on_pre_vote_granted(self, node: Peer, message: Message) -> None:
+        if message["round"] != self._prevote_round or self._SyncObj__raftState == LEADER:
+            return
+        if self._heard_leader_at > self._prevote_began_at:
+            return
+        self._prevotes.add(node.id)
+        if len(self._prevotes) * 2 > len(self._nodes):
+            self._prevotes = set()
+            self._prevote_won = True
+            self._SyncObj__raftElectionDeadline = 0.0
+
+    def _step_down(self, term: int) -> None:
+        """Somebody is in a later term: follow into it (Raft, section 5.1)."""
+        self._SyncObj__setCurrentTerm(term, None)
+        self._SyncObj__setState(FOLLOWER)
+        self._SyncObj__raftLeader = None
