@@ -47,7 +47,8 @@ class Caller(NamedTuple):
     forwarded_for: str = ""
 
 
-CALLER: ContextVar[Caller] = ContextVar("caller", default=Caller())
+UNKNOWN_CALLER = Caller()
+CALLER: ContextVar[Caller] = ContextVar("caller", default=UNKNOWN_CALLER)
 """The caller of the method that runs, for limits per address; set for every HTTP request and WebSocket."""
 
 
