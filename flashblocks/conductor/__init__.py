@@ -1,0 +1,1 @@
+"""The conductor's rules: control table, health, watchdog, what to publish, and how a node catches up."""

@@ -1,0 +1,62 @@
+"""Bringing the own op-node level with the ledger, over a gap of any size (#22094: upstream keeps one block only)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from flashblocks.conductor.ledger_shape import LedgerState, SealedBlock
+from flashblocks.wire.assembly import assemble
+from flashblocks.wire.engine import Envelope, envelope_from_bytes
+from flashblocks.wire.flashblock import decode_body
+from flashblocks.wire.hexadecimal import WireError
+
+CATCH_UP_BATCH_BLOCKS: Final = 16
+
+
+class Level(msgspec.Struct, frozen=True):
+    """The op-node stands on the ledger's head: it may sequence."""
+
+
+class Push(msgspec.Struct, frozen=True):
+    """Hand these sealed blocks to the op-node, in order. `backfill`: it must fetch what lies below the first itself."""
+
+    blocks: tuple[SealedBlock, ...]
+    backfill: bool
+
+
+class Ahead(msgspec.Struct, frozen=True):
+    """The op-node's head is not in the ledger yet: this node's ledger is behind, or the head was never committed."""
+
+
+Plan = Level | Push | Ahead
+
+
+def plan(head_number: int, head_hash: bytes, ledger: LedgerState) -> Plan:
+    """What to do with an op-node whose head is that block."""
+    if (head_number, head_hash) == (ledger.head_number, ledger.head_hash):
+        return Level()
+    if head_number > ledger.head_number:
+        return Ahead()
+    window = ledger.sealed_blocks
+    if not window:
+        return Ahead()  # another genesis, or a ledger that was just restored: nothing to hand out
+    first = head_number + 1
+    if head_number >= window[0].number:
+        own = window[head_number - window[0].number]
+        if own.block_hash != head_hash:
+            first = head_number  # the head is not the committed block: replace it
+    start = max(first - window[0].number, 0)
+    return Push(tuple(window[start : start + CATCH_UP_BATCH_BLOCKS]), backfill=first < window[0].number)
+
+
+def envelope_of(block: SealedBlock) -> Envelope:
+    """The payload of a sealed block, put together from its flashblocks where it has some; raises WireError."""
+    if block.payload is not None:
+        envelope = envelope_from_bytes(block.payload)
+    else:
+        envelope = assemble([decode_body(entry.body) for entry in block.entries])
+    if envelope.payload.block_hash != block.block_hash:
+        raise WireError(f"sealed block {block.number} is not the block of its flashblocks")
+    return envelope
