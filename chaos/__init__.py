@@ -1,0 +1,1 @@
+"""Drills: load, faults, what subscribers saw, and the checker that judges it."""

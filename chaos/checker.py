@@ -1,0 +1,205 @@
+"""The judge: decides from a history alone which promises were kept. Nothing here talks to the system.
+
+Rules, each a promise of docs/architecture.md: one body per (block, index); what was seen is in the sealed block, in
+order; one sealed block per height on every node; indices 0, 1, 2 … once each at every subscriber; no older epoch
+after a newer one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from chaos.history import Event, GapAnnounced, Preconfirmed, SealedBlock, Seen
+
+EQUIVOCATION = "equivocation"
+LOST_FLASHBLOCK = "lost flashblock"
+LOST_TRANSACTION = "lost transaction"
+REORDERED = "reordered"
+FORK = "fork"
+DUPLICATE = "duplicate"
+GAP = "gap"
+STALE_EPOCH = "stale epoch"
+UNANSWERED = "nothing seen"
+
+
+class Violation(msgspec.Struct, frozen=True):
+    """One broken promise: the rule's name and what broke it."""
+
+    rule: str
+    text: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The checker's verdict over one history."""
+
+    violations: tuple[Violation, ...]
+    flashblocks: int
+    blocks: int
+    transactions: int
+
+    @property
+    def passed(self) -> bool:
+        """True when no promise was broken."""
+        return not self.violations
+
+    def count(self, *rules: str) -> int:
+        """How many violations of these rules there are."""
+        return sum(violation.rule in rules for violation in self.violations)
+
+
+def check(history: Iterable[Event]) -> Report:
+    """Judge a history by every rule."""
+    events = list(history)
+    seen = [event for event in events if isinstance(event, Seen)]
+    sealed = [event for event in events if isinstance(event, SealedBlock)]
+    chain, forks = _one_chain(sealed)
+    violations = [*forks, *_no_equivocation(seen)]
+    for source in sorted({event.source for event in seen}):
+        own = [event for event in seen if event.source == source]
+        announced = {
+            (event.number, index)
+            for event in events
+            if isinstance(event, GapAnnounced) and event.source == source
+            for index in range(event.index_from, event.index_to + 1)
+        }
+        violations += _in_order(source, own, announced, chain)
+        violations += _epochs_grow(source, own)
+    violations += _nothing_lost(seen, chain)
+    violations += _receipts_kept([event for event in events if isinstance(event, Preconfirmed)], chain)
+    if not seen:
+        violations.append(Violation(UNANSWERED, "no subscriber saw a single flashblock: nothing was tested"))
+    places = {(event.number, event.index) for event in seen}
+    transactions = {transaction for event in seen for transaction in event.transactions}
+    return Report(tuple(violations), len(places), len(chain), len(transactions))
+
+
+def _one_chain(sealed: Sequence[SealedBlock]) -> tuple[dict[int, SealedBlock], list[Violation]]:
+    chain: dict[int, SealedBlock] = {}
+    violations = []
+    for block in sealed:
+        known = chain.setdefault(block.number, block)
+        if (known.block_hash, known.transactions) != (block.block_hash, block.transactions):
+            text = f"block {block.number}: {known.source} has {known.block_hash}, {block.source} has {block.block_hash}"
+            violations.append(Violation(FORK, text))
+    for number, block in chain.items():
+        parent = chain.get(number - 1)
+        if parent is not None and parent.block_hash != block.parent_hash:
+            violations.append(Violation(FORK, f"block {number} does not stand on block {number - 1}"))
+    return chain, violations
+
+
+def _no_equivocation(seen: Sequence[Seen]) -> list[Violation]:
+    bodies: dict[tuple[int, int], Seen] = {}
+    violations = []
+    for event in seen:
+        known = bodies.setdefault((event.number, event.index), event)
+        told = (event.payload_id, event.block_hash, event.transactions)
+        if told != (known.payload_id, known.block_hash, known.transactions):
+            text = f"{event.number}/{event.index}: {known.source} and {event.source} were told different contents"
+            violations.append(Violation(EQUIVOCATION, text))
+    return violations
+
+
+def _in_order(
+    source: str, own: Sequence[Seen], announced: set[tuple[int, int]], chain: dict[int, SealedBlock]
+) -> list[Violation]:
+    violations = []
+    places: set[tuple[int, int]] = set()
+    last: Seen | None = None
+    for event in own:
+        place = (event.number, event.index)
+        if place in places:
+            violations.append(Violation(DUPLICATE, f"{source} saw {event.number}/{event.index} twice"))
+            continue
+        places.add(place)
+        if last is not None:
+            violations += [Violation(GAP, f"{source}: {text}") for text in _missing(last, event, announced, chain)]
+        last = event
+    return violations
+
+
+def _missing(last: Seen, event: Seen, announced: set[tuple[int, int]], chain: dict[int, SealedBlock]) -> list[str]:
+    """Say what lies between two consecutive flashblocks of one subscriber and was neither seen nor announced."""
+    if event.number == last.number:
+        if event.index < last.index:
+            return [f"{event.number}/{event.index} came after {last.number}/{last.index}"]
+        skipped = [index for index in range(last.index + 1, event.index) if (event.number, index) not in announced]
+        return [f"{event.number}/{index} is missing" for index in skipped]
+    if event.number < last.number:
+        return [f"{event.number}/{event.index} came after {last.number}/{last.index}"]
+    missing = [
+        f"{event.number}/{index} is missing" for index in range(event.index) if (event.number, index) not in announced
+    ]
+    if event.number > last.number + 1:
+        missing.append(f"nothing of blocks {last.number + 1} to {event.number - 1} was streamed")
+    if event.number == last.number + 1 and event.parent_hash is not None and event.parent_hash != last.block_hash:
+        tail = chain.get(last.number)
+        if tail is None or tail.block_hash != last.block_hash:
+            missing.append(f"block {last.number} went on after {last.number}/{last.index}, unseen")
+    return missing
+
+
+def _epochs_grow(source: str, own: Sequence[Seen]) -> list[Violation]:
+    violations = []
+    newest = 0
+    for event in own:
+        if event.epoch and event.epoch < newest:
+            text = f"{source} got {event.number}/{event.index} of epoch {event.epoch} after epoch {newest}"
+            violations.append(Violation(STALE_EPOCH, text))
+        newest = max(newest, event.epoch)
+    return violations
+
+
+def _nothing_lost(seen: Sequence[Seen], chain: dict[int, SealedBlock]) -> list[Violation]:
+    by_block: dict[int, dict[int, Seen]] = defaultdict(dict)
+    for event in seen:
+        by_block[event.number].setdefault(event.index, event)
+    violations = []
+    head = max(chain, default=-1)
+    for number, flashblocks in sorted(by_block.items()):
+        if number > head:
+            continue  # still open when the drill looked
+        block = chain.get(number)
+        if block is None:
+            text = f"block {number} is not in the chain, {len(flashblocks)} of its flashblocks were seen"
+            violations.append(Violation(LOST_FLASHBLOCK, text))
+            continue
+        violations += _block_keeps(block, flashblocks)
+    return violations
+
+
+def _block_keeps(block: SealedBlock, flashblocks: dict[int, Seen]) -> list[Violation]:
+    violations = []
+    places = {transaction: place for place, transaction in enumerate(block.transactions)}
+    last_place = -1
+    for index, event in sorted(flashblocks.items()):
+        lost = [transaction for transaction in event.transactions if transaction not in places]
+        violations += [
+            Violation(LOST_TRANSACTION, f"{block.number}/{index}: {transaction} is not in the sealed block")
+            for transaction in lost
+        ]
+        if lost:
+            violations.append(Violation(LOST_FLASHBLOCK, f"{block.number}/{index} was seen and is not in the block"))
+        for transaction in event.transactions:
+            place = places.get(transaction, last_place + 1)
+            if place <= last_place:
+                violations.append(Violation(REORDERED, f"{block.number}/{index}: {transaction} changed its place"))
+            last_place = max(last_place, place)
+    return violations
+
+
+def _receipts_kept(preconfirmed: Sequence[Preconfirmed], chain: dict[int, SealedBlock]) -> list[Violation]:
+    head = max(chain, default=-1)
+    violations = []
+    for event in preconfirmed:
+        block = chain.get(event.number)
+        if event.number > head or (block is not None and event.transaction in block.transactions):
+            continue
+        if block is None and chain and event.number < min(chain):
+            continue  # older than what was read back
+        text = f"{event.transaction} had a receipt in block {event.number} and is not there"
+        violations.append(Violation(LOST_TRANSACTION, text))
+    return violations

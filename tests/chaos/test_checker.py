@@ -1,0 +1,187 @@
+"""The checker against hand-made histories: a good one passes, and each broken promise is caught by its own rule."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chaos.checker import (
+    DUPLICATE,
+    EQUIVOCATION,
+    FORK,
+    GAP,
+    LOST_FLASHBLOCK,
+    LOST_TRANSACTION,
+    REORDERED,
+    STALE_EPOCH,
+    UNANSWERED,
+    check,
+)
+from chaos.history import Fault, GapAnnounced, Link, Preconfirmed, Restored, SealedBlock, Seen, Sent, read, write
+from chaos.kill_leader import Options, Run, judged, percentile
+
+BLOCKS, INDICES = 4, 3
+
+
+def seen(number, index, source="proxy", **changes):
+    fields = {
+        "at": float(10 * number + index),
+        "source": source,
+        "number": number,
+        "index": index,
+        "payload_id": f"id{number}",
+        "parent_hash": f"h{number - 1}.{INDICES - 1}" if index == 0 else None,
+        "block_hash": f"h{number}.{index}",
+        "transactions": (f"t{number}.{index}.0", f"t{number}.{index}.1"),
+        "epoch": 1,
+    }
+    return Seen(**{**fields, **changes})
+
+
+def sealed(number, source="node", **changes):
+    transactions = tuple(f"t{number}.{index}.{k}" for index in range(INDICES) for k in (0, 1))
+    fields = {
+        "source": source,
+        "number": number,
+        "block_hash": f"h{number}.{INDICES - 1}",
+        "parent_hash": f"h{number - 1}.{INDICES - 1}",
+        "transactions": transactions,
+    }
+    return SealedBlock(**{**fields, **changes})
+
+
+def good():
+    stream = [seen(number, index, source) for number in range(1, BLOCKS) for index in range(INDICES) for source in "ab"]
+    chain = [sealed(number, node) for node in ("n1", "n2") for number in range(1, BLOCKS)]
+    clients = [Sent(0.0, "t1.0.0"), Preconfirmed(1.0, "t1.0.0", 1)]
+    return [*stream, *clients, Fault(20.0, 1, "SIGKILL", "conductor", "sequencer-0", 7), Restored(22.0, 1, 8), *chain]
+
+
+def rules(history):
+    return {violation.rule for violation in check(history).violations}
+
+
+def without(history, drop):
+    return [event for event in history if not (isinstance(event, Seen) and drop(event))]
+
+
+def test_a_good_history_passes():
+    report = check(good())
+    assert report.passed, report.violations
+    assert (report.flashblocks, report.blocks, report.transactions) == (9, 3, 18)
+
+
+def test_a_block_still_open_is_not_judged():
+    assert check([*good(), seen(4, 0, "a"), seen(4, 1, "a"), Preconfirmed(41.0, "t4.1.0", 4)]).passed
+
+
+def test_joining_and_leaving_in_the_middle_is_no_gap():
+    assert check([event for event in good() if not (isinstance(event, Seen) and event.number == 1)]).passed
+
+
+def test_no_flashblock_at_all_is_no_pass():
+    assert rules([sealed(1)]) == {UNANSWERED}
+
+
+@pytest.mark.parametrize("change", [{"payload_id": "x"}, {"block_hash": "x"}, {"transactions": ("t2.1.1", "t2.1.0")}])
+def test_two_bodies_for_one_place_are_an_equivocation(change):
+    assert EQUIVOCATION in rules([*good(), seen(2, 1, "c", **change)])
+
+
+def test_a_seen_transaction_missing_from_the_block_is_lost():
+    history = [event for event in good() if not (isinstance(event, SealedBlock) and event.number == 2)]
+    history += [sealed(2, node, transactions=("t2.0.0", "t2.0.1")) for node in ("n1", "n2")]
+    report = check(history)
+    assert report.count(LOST_TRANSACTION) == 4
+    assert report.count(LOST_FLASHBLOCK) == 2
+
+
+def test_a_block_that_is_not_in_the_chain_loses_its_flashblocks():
+    history = [event for event in good() if not (isinstance(event, SealedBlock) and event.number == 2)]
+    assert LOST_FLASHBLOCK in rules(history)
+
+
+def test_a_receipt_that_came_to_nothing_is_lost():
+    assert rules([*good(), Preconfirmed(5.0, "t9", 2)]) == {LOST_TRANSACTION}
+
+
+def test_another_order_in_the_block_is_noticed():
+    history = [event for event in good() if not (isinstance(event, SealedBlock) and event.number == 2)]
+    swapped = ("t2.1.0", "t2.1.1", "t2.0.0", "t2.0.1", "t2.2.0", "t2.2.1")
+    assert rules([*history, sealed(2, transactions=swapped)]) == {REORDERED}
+
+
+@pytest.mark.parametrize("change", [{"block_hash": "x"}, {"transactions": ()}])
+def test_two_nodes_with_different_blocks_are_a_fork(change):
+    assert FORK in rules([*good(), sealed(2, "n3", **change)])
+
+
+def test_a_block_on_another_parent_is_a_fork():
+    chain = [sealed(1, "n9"), sealed(2, "n9", parent_hash="x")]
+    assert FORK in rules([seen(1, 0), *chain])
+
+
+def test_the_same_flashblock_twice_is_a_duplicate_at_that_subscriber():
+    assert rules([*good(), seen(2, 1, "a")]) == {DUPLICATE}
+
+
+@pytest.mark.parametrize("place", [(1, 1), (2, 0), (2, 1), (2, 2)])
+def test_a_missing_index_is_a_gap_unless_announced(place):
+    holed = without(good(), lambda event: event.source == "a" and (event.number, event.index) == place)
+    assert rules(holed) == {GAP}
+    if place != (2, 2):
+        number, index = place
+        assert check([GapAnnounced(1.0, "a", number, index, index), *holed]).passed
+        assert rules([GapAnnounced(1.0, "b", number, index, index), *holed]) == {GAP}
+
+
+def test_a_whole_missing_block_is_a_gap():
+    assert GAP in rules(without(good(), lambda event: event.source == "a" and event.number == 2))
+
+
+def test_going_backwards_is_a_gap():
+    assert GAP in rules([*good(), seen(1, 9, "a", transactions=())])
+
+
+def test_an_older_epoch_after_a_newer_one_is_stale():
+    history = [seen(1, 0), seen(1, 1, epoch=2), seen(1, 2, epoch=1), sealed(1)]
+    assert rules(history) == {STALE_EPOCH}
+
+
+@given(st.data())
+def test_no_single_loss_goes_unnoticed(data):
+    history = good()
+    candidates = [
+        place for place, event in enumerate(history) if isinstance(event, Seen) and 1 < event.number < BLOCKS - 1
+    ]
+    dropped = data.draw(st.sampled_from(candidates))
+    assert not check(history[:dropped] + history[dropped + 1 :]).passed
+
+
+def test_a_history_survives_the_disk(tmp_path):
+    history = [*good(), GapAnnounced(1.0, "a", 1, 2, 3), Link(1.0, "a", False)]
+    write(tmp_path / "history.jsonl", history)
+    assert list(read(tmp_path / "history.jsonl")) == history
+
+
+def run(gap_ms):
+    return Run(run=1, actor="conductor", pid=7, leader="s0", new_leader="s1", epoch=2, gap_ms=gap_ms, restored_ms=9.0)
+
+
+def test_the_verdict_needs_every_run_and_no_violation():
+    history = good()
+    passed = judged(Options(count=2), [run(5.0), run(7.0)], check(history), history)
+    assert (passed.verdict, passed.lost, passed.gaps, passed.gap_ms_p50, passed.gap_ms_p99) == ("pass", 0, 0, 5.0, 7.0)
+    assert judged(Options(count=3), [run(5.0)], check(history), history).verdict == "fail"
+    broken = [*history, seen(2, 1, "a")]
+    failed = judged(Options(count=1), [run(5.0)], check(broken), broken)
+    assert (failed.verdict, failed.duplicates) == ("fail", 1)
+    idle = without(history, lambda event: False)
+    idle = [event for event in idle if not isinstance(event, Sent | Preconfirmed)]
+    assert judged(Options(count=1), [run(5.0)], check(idle), idle).verdict == "fail"
+
+
+def test_percentiles_are_nearest_rank():
+    values = [float(value) for value in range(1, 101)]
+    assert [percentile(values, p) for p in (50, 90, 99, 100)] == [50.0, 90.0, 99.0, 100.0]
+    assert percentile([3.0], 99) == 3.0
+    assert percentile([], 50) == 0.0
