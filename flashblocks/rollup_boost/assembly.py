@@ -1,0 +1,136 @@
+"""The block being put together: its flashblocks in order, and how far each has come.
+
+A flashblock arrives, is judged, is offered to the conductor, and is promised: committed by the ledger or, where no
+commit is required, streamed.  The promised ones are always a prefix.  The ledger is the authority: a committed
+flashblock replaces whatever stood at its index, and what followed on the replaced one is dropped with it.
+"""
+
+import enum
+from dataclasses import dataclass, field
+
+from flashblocks.rollup_boost.selection import ExecutionMode
+from flashblocks.wire.assembly import assemble
+from flashblocks.wire.engine import Envelope, PayloadAttributes
+from flashblocks.wire.flashblock import Flashblock, decode_body
+from flashblocks.wire.frames import FlashblockFrame
+
+HELD_FRAMES_MAX = 64
+
+
+class Progress(enum.IntEnum):
+    """How far a flashblock has come."""
+
+    ARRIVED = 0
+    JUDGED = 1
+    OFFERED = 2
+    PROMISED = 3
+
+
+@dataclass(slots=True)
+class Piece:
+    """One flashblock of the block; ``own`` when the builder of this group made it."""
+
+    frame: FlashblockFrame
+    progress: Progress
+    own: bool
+    _decoded: Flashblock | None = None
+
+    @property
+    def flashblock(self) -> Flashblock:
+        """The decoded body (followers decode only what they are asked for)."""
+        if self._decoded is None:
+            self._decoded = decode_body(self.frame.body)
+        return self._decoded
+
+
+@dataclass(slots=True)
+class Cursor:
+    """How far one of our execution clients has executed the block, and whether it is busy with the next flashblock."""
+
+    next_index: int = 0
+    busy_with: bytes = b""
+    failures: int = 0
+    not_before_s: float = 0.0
+    given_up: bool = False
+
+
+@dataclass(slots=True)
+class Block:
+    """One payload id: opened by a forkchoice update here, by a committed flashblock from elsewhere, or by both."""
+
+    payload_id: bytes
+    parent_hash: bytes
+    attributes: PayloadAttributes | None = None
+    mode: ExecutionMode = ExecutionMode.ENABLED
+    builder_asked: bool = False
+    builder_confirmed: bool = False
+    asked: bool = False
+    distrusted: str = ""
+    offers_paused: bool = False
+    resend_asked_at: int = -1
+    done: bool = False
+    pieces: list[Piece] = field(default_factory=list)
+    held: dict[int, tuple[FlashblockFrame, Flashblock]] = field(default_factory=dict)
+    execution: Cursor = field(default_factory=Cursor)
+    builder: Cursor = field(default_factory=Cursor)
+
+    @property
+    def number(self) -> int | None:
+        """The block's number, known from its first flashblock on."""
+        return self.pieces[0].frame.number if self.pieces else None
+
+    @property
+    def promised(self) -> int:
+        """How many flashblocks are promised: indices 0 … promised - 1."""
+        for index, piece in enumerate(self.pieces):
+            if piece.progress is not Progress.PROMISED:
+                return index
+        return len(self.pieces)
+
+    @property
+    def outstanding(self) -> bool:
+        """True while an offer has not been answered."""
+        return any(piece.progress is Progress.OFFERED for piece in self.pieces)
+
+    def arrive(self, frame: FlashblockFrame, flashblock: Flashblock) -> None:
+        """Append the builder's next flashblock, which the caller has inspected."""
+        assert frame.index == len(self.pieces)
+        self.pieces.append(Piece(frame, Progress.ARRIVED, own=True, _decoded=flashblock))
+        if self.builder.next_index == frame.index:
+            self.builder.next_index += 1
+
+    def commit(self, frame: FlashblockFrame) -> bool:
+        """Take in a committed flashblock; False when those before it are missing and it cannot be placed."""
+        index = frame.index
+        if index > len(self.pieces):
+            return False
+        if index < len(self.pieces) and self.pieces[index].frame.digest == frame.digest:
+            piece = self.pieces[index]
+            piece.frame, piece.progress = frame, Progress.PROMISED
+            return True
+        self.drop_from(index)
+        self.pieces.append(Piece(frame, Progress.PROMISED, own=False))
+        return True
+
+    def drop_from(self, index: int) -> None:
+        """Forget the flashblocks from this index on; our clients must execute what comes instead."""
+        del self.pieces[index:]
+        self.held.clear()
+        for cursor in (self.execution, self.builder):
+            cursor.next_index = min(cursor.next_index, index)
+            cursor.given_up, cursor.failures = False, 0
+
+    def envelope(self) -> Envelope | None:
+        """The block that the promised flashblocks make, or None when nothing was promised."""
+        promised = self.promised
+        return assemble([piece.flashblock for piece in self.pieces[:promised]]) if promised else None
+
+    def check(self) -> None:
+        """Assert what must hold between any two steps."""
+        assert [piece.frame.index for piece in self.pieces] == list(range(len(self.pieces)))
+        order = [piece.progress for piece in self.pieces]
+        assert order == sorted(order, reverse=True), "progress never grows along the block"
+        assert self.execution.next_index <= len(self.pieces)
+        assert self.builder.next_index <= len(self.pieces)
+        assert all(index >= len(self.pieces) for index in self.held)
+        assert len(self.held) <= HELD_FRAMES_MAX
