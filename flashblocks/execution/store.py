@@ -16,6 +16,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -71,6 +72,13 @@ class StoredForkchoice(msgspec.Struct, frozen=True, array_like=True):
 Record = StoredBlock | StoredForkchoice
 
 
+class Link(NamedTuple):
+    """A stored block's place in the chain."""
+
+    number: int
+    parent_hash: bytes
+
+
 class ChainStore:
     """The log of one execution client. Not thread-safe but for `sync`, which may run beside everything else."""
 
@@ -80,7 +88,6 @@ class ChainStore:
         self.dropped_bytes = 0  # torn or damaged bytes cut off at the end of the log when it was opened
         self._segment_size_bytes_max = segment_size_bytes_max
         self._places: dict[bytes, int] = {}
-        self._numbers: dict[bytes, int] = {}
         self._files: list[int] = []
         self._end = 0
         directory.mkdir(parents=True, exist_ok=True)
@@ -113,7 +120,6 @@ class ChainStore:
             return
         place = self._append(KIND_BLOCK, _encode_block(block))
         self._places[block.hash] = place
-        self._numbers[block.hash] = block.number
 
     def append_forkchoice(self, forkchoice: StoredForkchoice) -> None:
         """Write where the chain stands now. Raises StoreFull or StoreError."""
@@ -129,9 +135,15 @@ class ChainStore:
             raise StoreCorrupt(f"{self.directory}: another record where block {block_hash.hex()} was")
         return record
 
-    def number_of(self, block_hash: bytes) -> int | None:
-        """The height of a stored block."""
-        return self._numbers.get(block_hash)
+    def link_of(self, block_hash: bytes) -> Link | None:
+        """The height and the parent of a stored block, without reading the block."""
+        place = self._places.get(block_hash)
+        if place is None:
+            return None
+        segment, offset = place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)
+        key = os.pread(self._files[segment], _BLOCK_KEY.size, offset + _FRAME.size)
+        number, _, parent_hash = _BLOCK_KEY.unpack(key)
+        return Link(number, parent_hash)
 
     def place_of(self, block_hash: bytes) -> int | None:
         """Where the block lies in the log, for `records_from`."""
@@ -184,9 +196,7 @@ class ChainStore:
                 break
             following, block = key
             if block is not None:
-                number, block_hash = block
-                self._places[block_hash] = segment << _OFFSET_BITS | offset
-                self._numbers[block_hash] = number
+                self._places[block] = segment << _OFFSET_BITS | offset
             offset = following
         return offset
 
@@ -253,8 +263,8 @@ def read_frame(file: int, offset: int, size: int) -> tuple[int, bytes, int] | No
     return kind, payload, following
 
 
-def _key_at(file: int, offset: int, size: int, *, checked: bool) -> tuple[int, tuple[int, bytes] | None] | None:
-    """The offset behind the record and, for a block, its number and hash; reads the payload only when `checked`."""
+def _key_at(file: int, offset: int, size: int, *, checked: bool) -> tuple[int, bytes | None] | None:
+    """The offset behind the record and, for a block, its hash; reads the payload only when `checked`."""
     head = os.pread(file, _FRAME.size + _BLOCK_KEY.size, offset)
     if len(head) < _FRAME.size:
         return None
@@ -264,8 +274,9 @@ def _key_at(file: int, offset: int, size: int, *, checked: bool) -> tuple[int, t
         return None
     if kind != KIND_BLOCK:
         return following, None
-    number, block_hash, _ = _BLOCK_KEY.unpack_from(head, _FRAME.size)
-    return following, (number, block_hash)
+    if len(head) < _FRAME.size + _BLOCK_KEY.size:
+        return None
+    return following, _BLOCK_KEY.unpack_from(head, _FRAME.size)[1]
 
 
 def _encode_block(block: StoredBlock) -> bytes:
