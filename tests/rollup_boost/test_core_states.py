@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from flashblocks.rollup_boost.core import Core, Rules
 from flashblocks.rollup_boost.facts import (
@@ -85,6 +85,11 @@ def machine(samples: SimpleNamespace, commit_required: bool) -> type[RuleBasedSt
                     else:
                         assert decision.envelope.payload.block_hash == self.streamed[-1].block_hash
 
+        @initialize()
+        def begin(self) -> None:
+            self.tell(Leadership(1, True))
+            self.open()
+
         @rule()
         def open(self) -> None:
             self.tell(Forkchoice(1, samples.head, samples.attributes(), samples.payload_id))
@@ -93,6 +98,18 @@ def machine(samples: SimpleNamespace, commit_required: bool) -> type[RuleBasedSt
         def arrive(self, index: int, salt: str) -> None:
             made = samples.flashblock(index, salt)
             self.tell(FlashblockArrived(samples.frame(made), made))
+
+        @rule()
+        def arrive_next(self) -> None:
+            block = self.core.block(samples.payload_id)
+            self.arrive(len(block.pieces) if block is not None else 0, "")
+
+        @rule()
+        def judge_next(self) -> None:
+            for apply in [apply for apply in self.applying if apply.target is Target.EXECUTION]:
+                self.applying.remove(apply)
+                self.judged.add(apply.frame.digest)
+                self.tell(Applied(apply.target, apply.payload_id, apply.frame.index, apply.frame.digest, Status.VALID))
 
         @rule(data=st.data(), status=st.sampled_from(list(Status)), expected=st.integers(0, 4))
         def verdict(self, data: st.DataObject, status: Status, expected: int) -> None:
