@@ -1,0 +1,1 @@
+"""OpenTelemetry and structured logs: one spelling for every span, attribute and event."""

@@ -1,0 +1,59 @@
+"""Trace ids that nobody has to be told: derived from what the trace is about, so that every process joins the same one.
+
+A block's trace is named by chain id and payload id, a transaction's by its hash, a failover's by chain id and epoch.
+The root span's id is derived too: children can hang below it before – or without ever – seeing the process that
+records it, also the new leader's after a failover. Between processes the context is W3C `traceparent`.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import NamedTuple
+
+TRACEPARENT_LENGTH = 55
+
+
+class TraceRoot(NamedTuple):
+    """A derived trace: its id (128 bits) and the id of its root span (64 bits), neither ever zero."""
+
+    trace_id: int
+    span_id: int
+
+    @property
+    def traceparent(self) -> str:
+        """The root as a W3C traceparent, sampled."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-01"
+
+
+def block_root(chain_id: int, payload_id: bytes) -> TraceRoot:
+    """The trace of the block that this payload id builds."""
+    return _root(b"block", chain_id.to_bytes(8, "big") + payload_id)
+
+
+def transaction_root(tx_hash: bytes) -> TraceRoot:
+    """The trace of one transaction, from the wallet's send to its preconfirmation."""
+    return _root(b"transaction", tx_hash)
+
+
+def failover_root(chain_id: int, epoch: int) -> TraceRoot:
+    """The trace of the failover that ended in this epoch."""
+    return _root(b"failover", chain_id.to_bytes(8, "big") + epoch.to_bytes(8, "big"))
+
+
+def parse_traceparent(text: str | None) -> TraceRoot | None:
+    """Read a traceparent header (W3C Trace Context, version 00); None when it is absent or malformed."""
+    if not text or len(text) < TRACEPARENT_LENGTH:
+        return None
+    parts = text.split("-")
+    if len(parts) < 4 or (len(parts[0]), len(parts[1]), len(parts[2])) != (2, 32, 16) or parts[0] == "ff":
+        return None
+    try:
+        root = TraceRoot(int(parts[1], 16), int(parts[2], 16))
+    except ValueError:
+        return None
+    return root if root.trace_id and root.span_id else None
+
+
+def _root(kind: bytes, name: bytes) -> TraceRoot:
+    digest = sha256(b"flashblocks " + kind + b"\0" + name).digest()
+    return TraceRoot(int.from_bytes(digest[:16], "big") or 1, int.from_bytes(digest[16:24], "big") or 1)

@@ -1,0 +1,176 @@
+"""A component's tracer: spans are recorded when they are over, batched off the data path, and never block it.
+
+Without a collector they go to a rotating OTLP-JSON file under the data directory; with OTEL_EXPORTER_OTLP_ENDPOINT (or
+the option of the same meaning) to that collector over OTLP/HTTP. OTEL_SDK_DISABLED=true turns tracing off.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import IdGenerator, RandomIdGenerator
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+
+from tracing.context import TraceRoot
+from tracing.otlp_json import FileExporter
+
+QUEUE_SPANS_MAX = 8192
+BATCH_SPANS_MAX = 512
+BATCH_DELAY_MS = 1000
+EXPORT_TIMEOUT_MS = 5000
+
+Attribute = str | bool | int | float
+
+
+class Tracer:
+    """Records finished spans of one component; every call is a few microseconds and safe from any thread."""
+
+    def __init__(self, component: str, group: str, exporter: SpanExporter | None) -> None:
+        self._ids = _DerivedIds()
+        resource = Resource.create({"service.name": component, "service.instance.id": group})
+        self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
+        self._enabled = exporter is not None
+        if exporter is not None:
+            processor = BatchSpanProcessor(
+                exporter,
+                max_queue_size=QUEUE_SPANS_MAX,
+                max_export_batch_size=BATCH_SPANS_MAX,
+                schedule_delay_millis=BATCH_DELAY_MS,
+                export_timeout_millis=EXPORT_TIMEOUT_MS,
+            )
+            self._provider.add_span_processor(processor)
+        self._tracer = self._provider.get_tracer("flashblocks")
+
+    def span(
+        self,
+        parent: TraceRoot,
+        name: str,
+        start: float,
+        end: float,
+        attributes: Mapping[str, Attribute],
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        error: str | None = None,
+        links: Sequence[TraceRoot] = (),
+    ) -> TraceRoot:
+        """Record a span below `parent`; `start` and `end` are Unix seconds. Returns its own context."""
+        return self._record(parent, None, name, start, end, attributes, kind, error, links)
+
+    def root(
+        self,
+        root: TraceRoot,
+        name: str,
+        start: float,
+        end: float,
+        attributes: Mapping[str, Attribute],
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        error: str | None = None,
+        links: Sequence[TraceRoot] = (),
+    ) -> TraceRoot:
+        """Record the root span of a derived trace under its derived id: exactly one process does this per trace."""
+        return self._record(None, root, name, start, end, attributes, kind, error, links)
+
+    def _record(
+        self,
+        parent: TraceRoot | None,
+        own: TraceRoot | None,
+        name: str,
+        start: float,
+        end: float,
+        attributes: Mapping[str, Attribute],
+        kind: SpanKind,
+        error: str | None,
+        links: Sequence[TraceRoot],
+    ) -> TraceRoot:
+        if not self._enabled:
+            return own or parent or TraceRoot(1, 1)
+        context = None if parent is None else set_span_in_context(NonRecordingSpan(_remote(parent)))
+        with self._ids.derived(own):
+            span = self._tracer.start_span(
+                name,
+                context=context,
+                kind=kind,
+                attributes=dict(attributes),
+                links=[Link(_remote(link)) for link in links],
+                start_time=int(start * 1e9),
+            )
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, error))
+        span.end(end_time=int(max(start, end) * 1e9))
+        made = span.get_span_context()
+        return TraceRoot(made.trace_id, made.span_id)
+
+    def flush(self) -> None:
+        """Hand everything recorded so far to the exporter."""
+        self._provider.force_flush(EXPORT_TIMEOUT_MS)
+
+    def close(self) -> None:
+        """Flush and stop; bounded by the export time-out."""
+        self._provider.shutdown()
+
+
+def make_tracer(
+    component: str, group: str, data_dir: Path | None, environment: Mapping[str, str] | None = None
+) -> Tracer:
+    """Make the tracer that the OTEL_* variables ask for: a collector, a file under `data_dir`, or nothing."""
+    variables = os.environ if environment is None else environment
+    return Tracer(component, group, _exporter(component, group, data_dir, variables))
+
+
+def _exporter(component: str, group: str, data_dir: Path | None, variables: Mapping[str, str]) -> SpanExporter | None:
+    if variables.get("OTEL_SDK_DISABLED", "").lower() == "true" or variables.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    endpoint = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
+    if endpoint:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+        exact = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+        return OTLPSpanExporter(endpoint=exact or endpoint.rstrip("/") + "/v1/traces")
+    return None if data_dir is None else FileExporter(data_dir / "traces" / f"{component}-{group}.jsonl")
+
+
+def _remote(root: TraceRoot) -> SpanContext:
+    return SpanContext(root.trace_id, root.span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+
+class _DerivedIds(IdGenerator):
+    """Random ids, but for the one root span whose ids are derived."""
+
+    def __init__(self) -> None:
+        self._random = RandomIdGenerator()
+        self._next = threading.local()
+
+    def derived(self, root: TraceRoot | None) -> _DerivedIds:
+        self._next.root = root
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: Any) -> None:
+        self._next.root = None
+
+    def generate_span_id(self) -> int:
+        root: TraceRoot | None = getattr(self._next, "root", None)
+        return self._random.generate_span_id() if root is None else root.span_id
+
+    def generate_trace_id(self) -> int:
+        root: TraceRoot | None = getattr(self._next, "root", None)
+        return self._random.generate_trace_id() if root is None else root.trace_id
