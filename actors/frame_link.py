@@ -69,8 +69,31 @@ class LinkCounters(msgspec.Struct):
     malformed: int = 0
     shed: int = 0
     refused: int = 0
+    attempts: int = 0
     connects: int = 0
     losses: int = 0
+
+
+class FirstBug:
+    """Carries the first exception of a callback to whoever waits in `run()`; links may share one."""
+
+    def __init__(self) -> None:
+        self._bug: Exception | None = None
+        self._seen = asyncio.Event()
+
+    def report(self, bug: Exception) -> None:
+        """Tell the loop's exception handler, and whoever waits."""
+        context = {"message": "a callback of a frame link failed", "exception": bug}
+        asyncio.get_running_loop().call_exception_handler(context)
+        if self._bug is None:
+            self._bug = bug
+            self._seen.set()
+
+    async def wait(self) -> None:
+        """Wait for a bug and raise it."""
+        await self._seen.wait()
+        assert self._bug is not None
+        raise self._bug
 
 
 class Peer:
@@ -122,7 +145,7 @@ class FrameServer:
         self._peers: dict[Peer, SubscriberConnection] = {}
         self._server: Server | None = None
         self._shedding: set[asyncio.Task[None]] = set()
-        self._bug = _FirstBug()
+        self._bug = FirstBug()
 
     @property
     def port(self) -> int:
@@ -280,7 +303,9 @@ class FrameClient:
         start: Callable[[], tuple[int, int] | None] | None = None,
         ping_interval_s: float = ping_interval_s,
         pong_timeout_s: float = pong_timeout_s,
+        retry_max_s: float = retry_max_s,
         chance: random.Random | None = None,
+        bugs: FirstBug | None = None,
     ) -> None:
         self.url = url
         self.counters = LinkCounters()
@@ -290,15 +315,21 @@ class FrameClient:
         self._start_at = start
         self._ping_interval_s = ping_interval_s
         self._pong_timeout_s = pong_timeout_s
+        self._retry_max_s = retry_max_s
         self._chance = chance or random.Random()
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._bug = _FirstBug()
+        self._bug = bugs or FirstBug()
 
     @property
     def connected(self) -> bool:
         """True while the link is up."""
         return self._connection is not None and self._connection.state is State.OPEN
+
+    @property
+    def speaks_frames(self) -> bool:
+        """True while the link is up and the peer speaks our sub-protocol."""
+        return self._connection is not None and self._connection.subprotocol == frame_subprotocol
 
     async def start(self) -> None:
         """Begin connecting; returns at once, the peer may come later."""
@@ -349,9 +380,10 @@ class FrameClient:
             if loop.time() - began >= steady_after_s:
                 delay_s = retry_first_s
             await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))
-            delay_s = min(retry_max_s, delay_s * retry_growth)
+            delay_s = min(self._retry_max_s, delay_s * retry_growth)
 
     async def _live_once(self) -> None:
+        self.counters.attempts += 1
         connection = await connect(
             self._url_now(),
             subprotocols=[frame_subprotocol],
@@ -424,26 +456,6 @@ class _Messages:
         if self._text is None and isinstance(self._frame, FlashblockFrame):
             self._text = text_message(encode_json(decode_body(self._frame.body)))
         return self._text
-
-
-class _FirstBug:
-    """Carries the first exception of a callback to whoever waits in `run()`."""
-
-    def __init__(self) -> None:
-        self._bug: Exception | None = None
-        self._seen = asyncio.Event()
-
-    def report(self, bug: Exception) -> None:
-        context = {"message": "a callback of a frame link failed", "exception": bug}
-        asyncio.get_running_loop().call_exception_handler(context)
-        if self._bug is None:
-            self._bug = bug
-            self._seen.set()
-
-    async def wait(self) -> None:
-        await self._seen.wait()
-        assert self._bug is not None
-        raise self._bug
 
 
 def _prefer_frames(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
