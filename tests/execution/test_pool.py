@@ -44,6 +44,12 @@ def signed(key: int = 0, nonce: int = 0, tip: int = GWEI, cap: int = 100 * GWEI,
     return decode_for_pool(bytes(Wallet.sign_transaction(wish, KEYS[key]).raw_transaction))
 
 
+def deposit_of(sender: bytes) -> bytes:
+    return encode_deposit(
+        source_hash=bytes(32), sender=sender, to=bytes(20), mint=1, value=1, gas_limit=21_000, data=b""
+    )
+
+
 def address(key: int) -> bytes:
     return signed(key).sender
 
@@ -91,7 +97,7 @@ def test_refusals(tx: Transaction, text: str) -> None:
 
 
 def test_what_is_refused_before_it_is_decoded() -> None:
-    deposit = encode_deposit(bytes(32), bytes(20), bytes(20), 1, 1, 21_000, b"")
+    deposit = deposit_of(bytes(20))
     for raw in (deposit, b"\x03\xc0", b"\x7f"):
         with pytest.raises(InvalidTransaction, match="transaction type not supported"):
             decode_for_pool(raw)
@@ -250,7 +256,7 @@ def test_a_new_head_drops_what_it_holds_and_a_reorg_brings_it_back() -> None:
     assert dropped == mine[:2] and pool.revision > revision
     assert list(best(pool)) == mine[2:]
     assert pool.set_head(head_of(state_of()), 2.0) == []
-    deposit = decode_transaction(encode_deposit(bytes(32), address(0), bytes(20), 1, 1, 21_000, b""))
+    deposit = decode_transaction(deposit_of(address(0)))
     assert pool.reinject([deposit, *mine], 2.0) == mine[:2]
     assert [tx for tx in best(pool) if tx.sender == address(0)] == mine
     pool.check()
