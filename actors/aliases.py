@@ -1,0 +1,149 @@
+"""What operators of the original components would write, and which of our settings it means.
+
+Keys are upstream flag names without the dashes; the environment name is the flag in upper case with underscores,
+behind the component's prefix.  Values are our field names, with a conversion where the units differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+
+def _same(text: str) -> Any:
+    return text
+
+
+def _milliseconds_to_seconds(text: str) -> Any:
+    return str(int(text) // 1000)
+
+
+def _duration_to_milliseconds(text: str) -> Any:
+    """Go's ``50ms`` or ``1s``, or a plain number of milliseconds."""
+    if text.endswith("ms"):
+        return text[:-2]
+    return str(round(float(text[:-1]) * 1000)) if text.endswith("s") else text
+
+
+def _port_of(text: str) -> Any:
+    return text.rpartition(":")[2]
+
+
+class Alias(msgspec.Struct, frozen=True):
+    """One of our fields, and how an upstream value becomes its value."""
+
+    field: str
+    convert: Callable[[str], Any] = _same
+
+
+ENVIRONMENT_PREFIXES: Mapping[str, str] = {"op-node": "OP_NODE_", "conductor": "OP_CONDUCTOR_"}
+
+_LOG_LEVEL = {"log-level": Alias("log_level"), "log.level": Alias("log_level")}
+
+_ALIASES: Mapping[str, Mapping[str, Alias]] = {
+    "op-node": {
+        "rpc.addr": Alias("host"),
+        "rpc.port": Alias("rpc_port"),
+        "l2": Alias("engine_url"),
+        "l2.engine.rpc": Alias("engine_url"),
+        "l2.jwt-secret": Alias("jwt_secret_path"),
+        "l2.engine.auth": Alias("jwt_secret_path"),
+        "conductor.rpc": Alias("conductor_url"),
+        "conductor.enabled": Alias("conductor_enabled"),
+        "sequencer.stopped": Alias("sequencer_stopped"),
+        "sequencer.sealing-duration": Alias("sealing_duration_ms", _duration_to_milliseconds),
+        **_LOG_LEVEL,
+    },
+    "conductor": {
+        "rpc.addr": Alias("host"),
+        "rpc.port": Alias("rpc_port"),
+        "websocket.server-port": Alias("ws_port"),
+        "consensus.port": Alias("raft_port"),
+        "raft.server.id": Alias("name"),
+        "raft.storage.dir": Alias("data_dir"),
+        "node.rpc": Alias("op_node_url"),
+        "execution.rpc": Alias("execution_url"),
+        "rollupboost.ws-url": Alias("rollup_boost_ws_url"),
+        "healthcheck.interval": Alias("healthcheck_interval_s"),
+        "healthcheck.unsafe-interval": Alias("healthcheck_unsafe_interval_s"),
+        "healthcheck.safe-enabled": Alias("healthcheck_safe_enabled"),
+        "healthcheck.safe-interval": Alias("healthcheck_safe_interval_s"),
+        "healthcheck.min-peer-count": Alias("healthcheck_min_peer_count"),
+        "paused": Alias("paused"),
+        **_LOG_LEVEL,
+    },
+    "rollup-boost": {
+        "rpc-host": Alias("host"),
+        "rpc-port": Alias("engine_port"),
+        "debug-server-port": Alias("debug_port"),
+        "flashblocks-port": Alias("ws_port"),
+        "l2-url": Alias("l2_url"),
+        "l2-timeout": Alias("l2_timeout_ms"),
+        "l2-jwt-path": Alias("jwt_secret_path"),
+        "builder-url": Alias("builder_url"),
+        "builder-timeout": Alias("builder_timeout_ms"),
+        "builder-jwt-path": Alias("jwt_secret_path"),
+        "flashblocks-builder-url": Alias("builder_ws_url"),
+        "execution-mode": Alias("execution_mode"),
+        **_LOG_LEVEL,
+    },
+    "builder": {
+        "flashblocks.port": Alias("ws_port"),
+        "flashblocks-ws-port": Alias("ws_port"),
+        "flashblocks.addr": Alias("host"),
+        "flashblocks.block-time": Alias("flashblock_time_ms"),
+        "flashblock-block-time": Alias("flashblock_time_ms"),
+        "rollup.chain-block-time": Alias("block_time_s", _milliseconds_to_seconds),
+        "chain-block-time": Alias("block_time_s", _milliseconds_to_seconds),
+        "flashblocks.send-offset-ms": Alias("send_offset_ms"),
+        "flashblock-send-offset-ms": Alias("send_offset_ms"),
+        "flashblocks.end-buffer-ms": Alias("end_buffer_ms"),
+        "flashblock-end-buffer-ms": Alias("end_buffer_ms"),
+        "authrpc.port": Alias("engine_port"),
+        "authrpc.jwtsecret": Alias("jwt_secret_path"),
+        "http.port": Alias("rpc_port"),
+        **_LOG_LEVEL,
+    },
+    "fallback-el": {
+        "authrpc.port": Alias("engine_port"),
+        "authrpc.jwtsecret": Alias("jwt_secret_path"),
+        "http.port": Alias("rpc_port"),
+        "datadir": Alias("data_dir"),
+        **_LOG_LEVEL,
+    },
+    "websocket-proxy": {
+        "listen-addr": Alias("port", _port_of),
+        "upstream-ws": Alias("upstream_ws"),
+        "message-buffer-size": Alias("message_buffer_size"),
+        "instance-connection-limit": Alias("instance_connection_limit"),
+        "per-ip-connection-limit": Alias("per_ip_connection_limit"),
+        # Operators know it in the plural too.
+        "per-ip-connections-limit": Alias("per_ip_connection_limit"),
+        "enable-compression": Alias("enable_compression"),
+        "ip-addr-http-header": Alias("ip_addr_http_header"),
+        "api-keys": Alias("api_keys"),
+        "public-access-enabled": Alias("public_access_enabled"),
+        "subscriber-max-interval-ms": Alias("subscriber_max_interval_ms"),
+        "subscriber-ping-interval-ms": Alias("subscriber_ping_interval_ms"),
+        "subscriber-pong-timeout-ms": Alias("subscriber_pong_timeout_ms"),
+        "client-ping-enabled": Alias("client_ping_enabled"),
+        "client-ping-interval-ms": Alias("client_ping_interval_ms"),
+        "client-pong-timeout-ms": Alias("client_pong_timeout_ms"),
+        "client-send-timeout-ms": Alias("client_send_timeout_ms"),
+        **_LOG_LEVEL,
+    },
+    "rpc-node": {
+        "flashblocks-url": Alias("stream_urls"),
+        "websocket-url": Alias("stream_urls"),
+        "http.port": Alias("port"),
+        **_LOG_LEVEL,
+    },
+    "ingress": {"builder-rpc-urls": Alias("target_urls"), **_LOG_LEVEL},
+}
+
+
+def aliases_of(component: str) -> Mapping[str, Alias]:
+    """The upstream flags of *component* that mean one of our settings."""
+    return _ALIASES.get(component, {})

@@ -1,0 +1,84 @@
+"""Every call to Ray: start it on this machine, create the actors, ask them, end it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from actors.plan import LOG_DIRECTORY, ComponentPlan
+from actors.shell import ComponentActor
+
+NAMESPACE = "flashblocks"
+OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's own minimum: no data of ours goes through it
+CALLS_AT_ONCE = 4  # per actor: `started` may wait while `info` and `stop` are answered
+CREATED_S_MAX = 60.0
+CALL_S_MAX = 5.0
+RETRY_PAUSE_S = 0.1
+
+
+class Cluster:
+    """A Ray of our own on this machine, and the components that live in it."""
+
+    def __init__(self, temporary: Path, data_dir: Path, log_level: str) -> None:
+        self._temporary = temporary
+        self._log_dir = data_dir / LOG_DIRECTORY
+        self._log_level = log_level
+        self._handles: dict[str, Any] = {}
+
+    def start(self, workers: int) -> None:
+        """Start Ray (blocking, 2–5 s); its processes share this process's fate."""
+        ray.init(
+            address="local",
+            num_cpus=workers,
+            num_gpus=0,
+            object_store_memory=OBJECT_STORE_BYTES,
+            include_dashboard=False,
+            configure_logging=False,
+            log_to_driver=False,
+            namespace=NAMESPACE,
+            _node_ip_address="127.0.0.1",
+            _temp_dir=str(self._temporary),
+        )
+
+    def create(self, plan: Sequence[ComponentPlan]) -> None:
+        """Ask for all actors at once; Ray restarts each of them for ever."""
+        actor_class = ray.remote(ComponentActor)
+        for each in plan:
+            self._handles[each.actor_name] = actor_class.options(  # type: ignore[attr-defined]
+                name=each.actor_name,
+                num_cpus=0,
+                max_restarts=-1,
+                max_concurrency=CALLS_AT_ONCE,
+            ).remote(each.component, each.settings, str(self._log_dir), self._log_level)
+
+    async def info(self, actor_name: str) -> Mapping[str, Any]:
+        """The actor's own ``info()``, asked again until it answers: it may just be starting anew."""
+        return await self._ask(actor_name, "info", CALL_S_MAX)  # type: ignore[no-any-return]
+
+    async def started(self, actor_name: str) -> bool:
+        """Wait until the component of the actor serves; False when it took too long."""
+        return bool(await self._ask(actor_name, "started", CREATED_S_MAX))
+
+    async def _ask(self, actor_name: str, method: str, timeout_s: float) -> Any:
+        while True:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await getattr(self._handles[actor_name], method).remote()
+            except (ray.exceptions.RayError, TimeoutError):
+                await asyncio.sleep(RETRY_PAUSE_S)
+
+    async def stop_components(self, timeout_s: float) -> int:
+        """Ask every component to end cleanly; how many did in time."""
+        calls = [handle.stop.remote() for handle in self._handles.values()]
+        if not calls:
+            return 0
+        done, _ = await asyncio.wait([asyncio.wrap_future(call.future()) for call in calls], timeout=timeout_s)
+        return sum(1 for each in done if each.exception() is None and each.result())
+
+    def shutdown(self) -> None:
+        """End Ray (blocking, about 1.5 s)."""
+        ray.shutdown()

@@ -1,0 +1,21 @@
+"""What Ray reads from the environment when it starts; kept apart from Ray so that the starter need not import it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def ray_environment(workers: int, token_path: Path) -> dict[str, str]:
+    """The environment Ray reads when it starts, for the supervisor's process.
+
+    Workers are all started at once and before they are asked for; only holders of the token may speak to this Ray.
+    """
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token_path),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_maximum_startup_concurrency": str(workers),
+        "RAY_num_prestart_python_workers": str(workers),
+        "RAY_enable_worker_prestart": "1",
+        "RAY_DEDUP_LOGS": "0",
+    }

@@ -1,0 +1,123 @@
+"""Structured logs: one JSON object per line, the same keys for every actor.
+
+A component writes ``<log_dir>/<component>-<group>.jsonl``; a plain process (without Ray) also writes to stderr.
+Files are cut at a bound: the previous part is kept once as ``….jsonl.1``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+import structlog
+
+LOG_FILE_BYTES_MAX = 64 * 1024 * 1024
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+
+Logger = structlog.typing.FilteringBoundLogger
+
+
+class LogFile:
+    """An append-only file that starts anew when it has reached its bound."""
+
+    def __init__(self, path: Path, bytes_max: int = LOG_FILE_BYTES_MAX) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path = path
+        self._bytes_max = bytes_max
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 – lives as long as the process
+        self._size = self._file.tell()
+
+    def write(self, line: bytes) -> int:
+        """Append *line*; a full disk loses the line, not the component."""
+        if self._size + len(line) > self._bytes_max:
+            self._start_anew()
+        try:
+            written = self._file.write(line)
+        except OSError:
+            return 0
+        self._size += len(line)
+        return written
+
+    def flush(self) -> None:
+        """Nothing waits in this process: the file is unbuffered."""
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def _start_anew(self) -> None:
+        self._file.close()
+        os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
+        self._size = 0
+
+
+class _Both:
+    """Writes each line to the file and to stderr."""
+
+    def __init__(self, file: LogFile | None) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> int:
+        if self._file is not None:
+            self._file.write(line)
+        return sys.stderr.buffer.write(line)
+
+    def flush(self) -> None:
+        sys.stderr.buffer.flush()
+
+
+def get_logger(
+    component: str, group: int, *, log_dir: Path | None = None, level: str = "info", stderr: bool = False
+) -> Logger:
+    """The logger of one component, bound to its name and group.
+
+    Without *log_dir* it writes to stderr only.  *level* is one of ``LEVELS``; lower events cost next to nothing.
+    """
+    file = LogFile(log_dir / f"{component}-{group}.jsonl") if log_dir is not None else None
+    sink: Any = file if file is not None and not stderr else _Both(file)
+    logger: Logger = structlog.wrap_logger(
+        structlog.BytesLogger(sink),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.format_exc_info,
+            _encode,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        component=component,
+        group=group,
+    )
+    return logger
+
+
+def _encode(_logger: Any, _method: str, event: structlog.typing.EventDict) -> bytes:
+    """One line of JSON; bytes are shown as 0x-hex, anything else JSON does not know as its text."""
+    return orjson.dumps(event, default=_json_form, option=orjson.OPT_NON_STR_KEYS)
+
+
+def _json_form(value: Any) -> str:
+    return "0x" + value.hex() if isinstance(value, bytes) else str(value)
+
+
+class _Forward(logging.Handler):
+    """Hands the standard library's records (asyncio, aiohttp, websockets) to our logger."""
+
+    def __init__(self, logger: Logger) -> None:
+        super().__init__(logging.WARNING)
+        self._logger = logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        write = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
+        write(record.getMessage(), logger=record.name, exc_info=record.exc_info)
+
+
+def forward_standard_library(logger: Logger) -> None:
+    """Send warnings and errors of the standard ``logging`` module to *logger*, and nowhere else."""
+    root = logging.getLogger()
+    root.handlers = [_Forward(logger)]
+    root.setLevel(logging.WARNING)
