@@ -289,6 +289,9 @@ class SequencerDriver:
         """The head moved by an imported payload: a build that is not on top of it is dropped."""
         if self.head is not None and head.hash == self.head.hash:
             return
+        inserting = self._envelope if self._outstanding and self._phase is Phase.INSERT else None
+        if inserting is not None and inserting.payload.block_hash == head.hash:
+            return  # the insertion under way: its report follows
         self.head = head
         if self.stopping:
             self.abandon()
