@@ -30,9 +30,15 @@ EPOCHS = st.integers(0, 6)
 # A small space on purpose: collisions are where equivocation would happen.
 PAYLOADS = st.sampled_from([b"payload1", b"payload2"])
 BODIES = st.sampled_from([b"body 1", b"body 2"])
-OFFSETS = st.sampled_from([0, 0, 0, 0, 1, -1, 2])
-NEAR = st.sampled_from([1, 1, 1, 1, 0, 2, -3])
-RIGHT = st.sampled_from([True, True, True, True, False])
+
+
+def at_most_one(*mistakes: str) -> st.SearchStrategy:
+    """Mostly right commands, so that states grow; each kind of mistake alone, so that no other rule hides it."""
+    return st.none() | st.none() | st.sampled_from(mistakes)
+
+
+FENCE_MISTAKES = ("an epoch too old", "an epoch too new", "another node")
+NUMBER_MISTAKES = {"a number too low": 0, "a number too high": 2, "a number far too low": -3}
 
 
 def hash_of(*parts: object) -> bytes:
@@ -48,7 +54,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         self.committed = {}
         self.meta = {}
         self.chain = [GENESIS]
-        self.fallbacks = set()
+        self.claim(1, "a", False)
 
     # What the model knows.
 
@@ -75,6 +81,9 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         return events
 
     @rule(epoch=EPOCHS, node=NODES, follow=st.booleans())
+    def claim_somehow(self, epoch: int, node: str, follow: bool) -> None:
+        self.claim(epoch, node, follow)
+
     def claim(self, epoch: int, node: str, follow: bool) -> None:
         newest = max(self.claims)
         epoch = newest + 1 if follow and newest < 40 else epoch
@@ -83,17 +92,42 @@ class LedgerAgainstModel(RuleBasedStateMachine):
         if epoch > newest:
             self.claims[epoch] = node
 
-    @rule(stale=st.sampled_from([0, 0, 0, 0, 1]), node=NODES, own=RIGHT, number=NEAR, index=OFFSETS, payload=PAYLOADS,
-          body=BODIES, parent=RIGHT, keep=RIGHT)  # fmt: skip
-    def append(self, *, stale, node, own, number, index, payload, body, parent, keep) -> None:
-        epoch = max(self.claims) - stale
-        node = self.claims.get(epoch, node) if own and epoch > 0 else node
-        number = max(0, self.height + number)
+    def author(self, mistake: str | None) -> tuple[int, str]:
+        """Epoch and node of a command: the current ones, or mistaken ones."""
+        newest = max(self.claims)
+        owner = self.claims[newest]
+        if mistake == "an epoch too old":
+            return newest - 1, self.claims.get(newest - 1, owner)
+        if mistake == "an epoch too new":
+            return newest + 1, owner
+        if mistake == "another node":
+            return newest, "d"
+        return newest, owner
+
+    def height_of(self, mistake: str | None) -> int:
+        return max(0, self.height + NUMBER_MISTAKES.get(mistake or "", 1))
+
+    def parent_of(self, number: int, mistake: str | None) -> bytes:
+        if mistake == "another parent" or not 0 < number <= self.height + 1:
+            return hash_of("elsewhere")
+        return self.chain[number - 1]
+
+    @rule(
+        mistake=at_most_one(
+            *FENCE_MISTAKES, *NUMBER_MISTAKES, "an index skipped", "an index again", "another payload", "another parent"
+        ),
+        payload=PAYLOADS,
+        body=BODIES,
+    )
+    def append(self, *, mistake, payload, body) -> None:
+        epoch, node = self.author(mistake)
+        number = self.height_of(mistake)
         present = self.flashblocks(number)
-        if keep and present:
-            payload = self.meta[number]
-        index = max(0, len(present) + index)
-        parent_hash = self.chain[number - 1] if parent and 0 < number <= self.height + 1 else GENESIS[:-1] + b"\x01"
+        if present:
+            payload = self.meta[number] if mistake != "another payload" else b"payload9"
+        index = len(present) + {"an index skipped": 1, "an index again": -1}.get(mistake, 0)
+        index = max(index, 0)
+        parent_hash = self.parent_of(number, mistake)
         block_hash = hash_of(number, payload, index, body)
         command = Append(epoch, node, payload, number, index, parent_hash, block_hash, sha256(body).digest(), body)
         known = self.committed.get((number, index))
@@ -110,31 +144,39 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             self.meta[number] = payload
             assert [type(event) for event in events] == [Appended]
 
-    @rule(stale=st.sampled_from([0, 0, 0, 1]), node=NODES, own=RIGHT, number=NEAR, whole=RIGHT, payload=RIGHT)
-    def seal(self, *, stale, node, own, number, whole, payload) -> None:
-        epoch = max(self.claims) - stale
-        node = self.claims.get(epoch, node) if own and epoch > 0 else node
-        number = max(0, self.height + number)
+    @rule(
+        mistake=at_most_one(
+            *FENCE_MISTAKES,
+            *NUMBER_MISTAKES,
+            "an index too low",
+            "an index too high",
+            "another payload",
+            "another hash",
+        )
+    )
+    def seal(self, *, mistake) -> None:
+        epoch, node = self.author(mistake)
+        number = self.height_of(mistake)
         present = self.flashblocks(number)
-        last_index = len(present) - 1 if whole else max(0, len(present) - 2)
-        block_hash = present[last_index][0] if present and last_index >= 0 else hash_of("nothing", number)
-        payload_id = self.meta.get(number, b"payload1") if payload else b"payload9"
-        command = Seal(epoch, node, number, payload_id, max(0, last_index), block_hash)
-        fits = bool(present) and last_index == len(present) - 1 and payload_id == self.meta[number]
+        shift = {"an index too low": -1, "an index too high": 1}.get(mistake, 0)
+        last_index = max(0, len(present) - 1 + shift)
+        block_hash = hash_of("other") if mistake == "another hash" or not present else present[-1][0]
+        payload = self.meta.get(number, b"payload1") if mistake != "another payload" else b"payload9"
+        command = Seal(epoch, node, number, payload, last_index, block_hash)
+        fits = bool(present) and last_index == len(present) - 1 and payload == self.meta[number]
         again = 0 < number <= self.height and self.chain[number] == block_hash
-        new = number == self.height + 1 and fits
+        new = number == self.height + 1 and fits and block_hash == present[-1][0]
         right = self.leads(epoch, node) and (new or again)
         events = self.apply(command, right, new)
         if right and new:
             self.chain.append(block_hash)
             assert [type(event) for event in events] == [Sealed]
 
-    @rule(stale=st.sampled_from([0, 0, 0, 1]), node=NODES, own=RIGHT, number=NEAR, parent=RIGHT, body=BODIES)
-    def seal_block(self, *, stale, node, own, number, parent, body) -> None:
-        epoch = max(self.claims) - stale
-        node = self.claims.get(epoch, node) if own and epoch > 0 else node
-        number = max(0, self.height + number)
-        parent_hash = self.chain[number - 1] if parent and 0 < number <= self.height + 1 else hash_of("elsewhere")
+    @rule(mistake=at_most_one(*FENCE_MISTAKES, *NUMBER_MISTAKES, "another parent"), body=BODIES)
+    def seal_block(self, *, mistake, body) -> None:
+        epoch, node = self.author(mistake)
+        number = self.height_of(mistake)
+        parent_hash = self.parent_of(number, mistake)
         block_hash = hash_of("fallback", number, body)
         new = number == self.height + 1 and parent_hash == self.chain[-1] and not self.flashblocks(number)
         again = 0 < number <= self.height and self.chain[number] == block_hash
@@ -173,7 +215,7 @@ class LedgerAgainstModel(RuleBasedStateMachine):
             assert [(entry.block_hash, entry.body) for entry in block.entries] == self.flashblocks(block.number)
 
 
-LedgerAgainstModel.TestCase.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+LedgerAgainstModel.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 TestLedgerAgainstModel = LedgerAgainstModel.TestCase
 
 
