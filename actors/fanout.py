@@ -54,8 +54,11 @@ class BadQuery(ValueError):
 
 
 def parse_query(target: str) -> Query:
-    """Split a request target; raise `BadQuery` for an unreadable `?from=`."""
-    parts = urlsplit(target)
+    """Split a request target; raise `BadQuery` for an unreadable one or an unreadable `?from=`."""
+    try:
+        parts = urlsplit(target)
+    except ValueError as error:
+        raise BadQuery(f"request target: {error}") from None
     parameters = dict(parse_qsl(parts.query, keep_blank_values=True))
     return Query(parts.path, parse_start(parameters.get("from")), parameters)
 

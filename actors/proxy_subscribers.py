@@ -1,0 +1,340 @@
+"""The public side of the websocket-proxy: who is let in, in which format, and one write per subscriber."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+
+import brotli
+import msgspec
+import orjson
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from actors.fanout import (
+    BadQuery,
+    Query,
+    Routes,
+    SubscriberConnection,
+    binary_message,
+    json_reply,
+    parse_query,
+    text_message,
+    to_response,
+)
+from actors.frame_link import FirstBug
+from flashblocks.proxy.admission import Door, Format, find_door, pick_subprotocol, subprotocols
+from flashblocks.proxy.filters import Touched
+from flashblocks.proxy.foreign import Foreign
+from flashblocks.proxy.limits import Limits, Refused, Ticket, client_ip
+from flashblocks.wire.flashblock import decode_body
+from flashblocks.wire.flashblock_json import encode_json
+from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame, encode_frame
+
+brotli_quality = 5  # the deployed proxies' choice; quality 11, the library's default, costs 50 times as much
+brotli_window_log2 = 22
+
+handshake_timeout_s = 5.0
+close_timeout_s = 1.0
+client_message_bytes_max = 64 * 1024
+write_high_water_bytes = 256 * 1024
+
+
+class Outgoing:
+    """A flashblock on its way out: each form is made when the first subscriber needs it, and kept for the others."""
+
+    __slots__ = ("_made", "_text", "_touched", "frame")
+
+    def __init__(self, item: FlashblockFrame | Foreign) -> None:
+        self.frame = item.frame if isinstance(item, Foreign) else item
+        self._text = item.text if isinstance(item, Foreign) else None
+        self._made: dict[Format, bytes] = {}
+        self._touched: Touched | None = None
+
+    @property
+    def text(self) -> bytes:
+        """The public JSON; a foreign flashblock's is passed on exactly as it came."""
+        if self._text is None:
+            self._text = encode_json(decode_body(self.frame.body))
+        return self._text
+
+    @property
+    def touched(self) -> Touched:
+        """What filters ask."""
+        if self._touched is None:
+            self._touched = Touched(decode_body(self.frame.body))
+        return self._touched
+
+    def message(self, form: Format) -> bytes:
+        """The whole WebSocket message in one format."""
+        made = self._made.get(form)
+        if made is None:
+            made = self._made[form] = self._make(form)
+        return made
+
+    def _make(self, form: Format) -> bytes:
+        match form:
+            case "frame":
+                return binary_message(encode_frame(self.frame))
+            case "text":
+                return text_message(self.text)
+            case "binary":
+                return binary_message(self.text)
+            case "brotli":
+                packed = brotli.compress(self.text, quality=brotli_quality, lgwin=brotli_window_log2)
+                return binary_message(packed)
+
+
+class Gap:
+    """A gap announcement on its way out: a frame for our own, JSON for those who asked for announcements."""
+
+    def __init__(self, gap: AnnounceGapFrame) -> None:
+        fields = {"block_number": gap.number, "index_from": gap.index_from, "index_to": gap.index_to}
+        text = orjson.dumps({"gap": fields})
+        self._made: dict[Format, bytes] = {
+            "frame": binary_message(encode_frame(gap)),
+            "text": text_message(text),
+            "binary": binary_message(text),
+            "brotli": binary_message(brotli.compress(text, quality=brotli_quality, lgwin=brotli_window_log2)),
+        }
+
+    def message(self, form: Format) -> bytes:
+        """The whole WebSocket message in one format."""
+        return self._made[form]
+
+
+class ServingCounters(msgspec.Struct):
+    """Under the names of the original's metrics."""
+
+    sent_messages: int = 0
+    failed_messages: int = 0
+    new_connections: int = 0
+    closed_connections: int = 0
+    lagged_connections: int = 0
+    rate_limited_requests: int = 0
+    unauthorized_requests: int = 0
+    bytes_broadcasted: int = 0
+    client_pong_disconnects: int = 0
+
+
+class ServingOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the public port behaves; times in seconds."""
+
+    default_format: Format
+    public: bool
+    ip_header: str
+    queue_messages_max: int
+    send_timeout_s: float
+    ping_interval_s: float | None
+    pong_timeout_s: float | None
+
+
+class ProxyConnection(SubscriberConnection):
+    """A subscriber's connection, with its place in the limits, its door and its wishes."""
+
+    ticket: Ticket | None = None
+    door: Door
+    form: Format = "text"
+    on_lost: Callable[["ProxyConnection"], None] | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Asyncio's word that the socket is gone: whatever became of the handshake, the slot is free again."""
+        super().connection_lost(exc)
+        if self.on_lost is not None:
+            self.on_lost(self)
+
+
+Greeting = Callable[[Query], tuple[list[Outgoing], AnnounceGapFrame | None]]
+
+
+class Subscribers:
+    """The server on the public port. `greeting(query)` tells what a new subscriber is owed."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        limits: Limits,
+        options: ServingOptions,
+        greeting: Greeting,
+        routes: Routes,
+        bugs: FirstBug,
+    ) -> None:
+        self.counters = ServingCounters()
+        self.limits = limits
+        self._host = host
+        self._port = port
+        self._options = options
+        self._greeting = greeting
+        self._routes = routes
+        self._bugs = bugs
+        self._server: Server | None = None
+        self._plain: dict[Format, dict[ProxyConnection, None]] = {form: {} for form in subprotocols.values()}
+        self._filtered: dict[ProxyConnection, None] = {}
+        self._announced: dict[ProxyConnection, None] = {}
+        self._shedding: set[asyncio.Task[None]] = set()
+
+    @property
+    def port(self) -> int:
+        """The bound port (after `start`; before it, the wanted one)."""
+        return self._port if self._server is None else int(self._server.sockets[0].getsockname()[1])
+
+    def __len__(self) -> int:
+        return len(self._filtered) + sum(len(group) for group in self._plain.values())
+
+    async def start(self) -> None:
+        """Bind and serve; raises `OSError` when the port is taken."""
+        self._server = await serve(
+            self._serve_client,
+            self._host,
+            self._port,
+            process_request=self._process_request,
+            select_subprotocol=_pick,
+            compression=None,
+            open_timeout=handshake_timeout_s,
+            ping_interval=self._options.ping_interval_s,
+            ping_timeout=self._options.pong_timeout_s,
+            close_timeout=close_timeout_s,
+            max_size=client_message_bytes_max,
+            write_limit=write_high_water_bytes,
+            create_connection=ProxyConnection,
+        )
+
+    async def close(self) -> None:
+        """Say goodbye to everybody (1001) and free the port. Bounded by the close time-out; idempotent."""
+        if self._server is None:
+            return
+        self._server.close()
+        await self._server.wait_closed()
+        if self._shedding:
+            await asyncio.wait(self._shedding)
+
+    def publish(self, outgoing: Outgoing) -> None:
+        """Give a flashblock to everybody who wants it: no await, no copy, one write each."""
+        for form, group in self._plain.items():
+            if group:
+                self._write(group, outgoing.message(form))
+        if self._filtered:
+            touched = outgoing.touched
+            for connection in list(self._filtered):
+                wish = connection.door.filter
+                if wish is None or wish.passes(touched):
+                    self._write((connection,), outgoing.message(connection.form))
+
+    def announce(self, gap: AnnounceGapFrame) -> None:
+        """Tell of a gap to those who understand it."""
+        made = Gap(gap)
+        for connection in list(self._announced):
+            self._write((connection,), made.message(connection.form))
+
+    def _write(self, connections: Iterable[ProxyConnection], message: bytes) -> None:
+        slow: list[ProxyConnection] = []
+        count = 0
+        for connection in connections:
+            if connection.offer(message):
+                count += 1
+            else:
+                slow.append(connection)
+        self.counters.sent_messages += count
+        self.counters.bytes_broadcasted += count * len(message)
+        for connection in slow:
+            self._shed(connection)
+
+    def _shed(self, connection: ProxyConnection) -> None:
+        self._forget(connection)
+        self.counters.lagged_connections += 1
+        self.counters.failed_messages += connection.queued + 1
+        task = connection.shed(f"too slow: {connection.queued} messages behind; resume with ?from=<block>.<index>")
+        self._shedding.add(task)
+        task.add_done_callback(self._shedding.discard)
+
+    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        assert isinstance(connection, ProxyConnection)
+        try:
+            return self._admit(connection, request)
+        except Exception as bug:
+            self._bugs.report(bug)
+            raise
+
+    def _admit(self, connection: ProxyConnection, request: Request) -> Response | None:
+        try:
+            query = parse_query(request.path)
+        except BadQuery as error:
+            return _refusal(Refused(400, str(error)))
+        route = self._routes.get(query.path)
+        if route is not None:
+            return to_response(route())
+        door = find_door(query.path, dict(query.parameters), self.limits, public=self._options.public)
+        if isinstance(door, Refused):
+            return _refusal(door)
+        ticket = self.limits.acquire(self._ip_of(connection, request), door.key)
+        if isinstance(ticket, Refused):
+            if ticket.status == 401:
+                self.counters.unauthorized_requests += 1
+            else:
+                self.counters.rate_limited_requests += 1
+            return _refusal(ticket)
+        connection.ticket, connection.door, connection.on_lost = ticket, door, self._lost
+        return None
+
+    def _ip_of(self, connection: ProxyConnection, request: Request) -> str:
+        stated = request.headers.get_all(self._options.ip_header)
+        address = connection.remote_address
+        return client_ip(stated[0] if stated else None, str(address[0]) if address else "")
+
+    def _lost(self, connection: ProxyConnection) -> None:
+        ticket, connection.ticket = connection.ticket, None
+        if ticket is not None:
+            self.limits.release(ticket)
+
+    async def _serve_client(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, ProxyConnection) and connection.request is not None
+        connection.queue_messages_max = self._options.queue_messages_max
+        connection.send_timeout_s = self._options.send_timeout_s
+        named = subprotocols.get(connection.subprotocol or "")
+        connection.form = named or connection.door.format or self._options.default_format
+        try:
+            self._welcome(connection, parse_query(connection.request.path))
+            async for _ in connection:
+                pass  # subscribers have nothing to say; what they say is read and dropped
+        except ConnectionClosed:
+            pass
+        except Exception as bug:
+            self._bugs.report(bug)
+            raise
+        finally:
+            self._forget(connection)
+            self.counters.closed_connections += 1
+            sent = connection.protocol.close_sent
+            if sent is not None and sent.reason == "keepalive ping timeout":
+                self.counters.client_pong_disconnects += 1
+
+    def _welcome(self, connection: ProxyConnection, query: Query) -> None:
+        # No await between the greeting and the registration: nothing published can fall in between.
+        self.counters.new_connections += 1
+        owed, missing = self._greeting(query)
+        wish = connection.door.filter
+        messages = [each.message(connection.form) for each in owed if wish is None or wish.passes(each.touched)]
+        if connection.form == "frame" or connection.door.announcements:
+            self._announced[connection] = None
+            if missing is not None:
+                messages.insert(0, Gap(missing).message(connection.form))
+        connection.greet(messages)
+        if wish is None:
+            self._plain[connection.form][connection] = None
+        else:
+            self._filtered[connection] = None
+
+    def _forget(self, connection: ProxyConnection) -> None:
+        self._plain[connection.form].pop(connection, None)
+        self._filtered.pop(connection, None)
+        self._announced.pop(connection, None)
+
+
+def _refusal(refused: Refused) -> Response:
+    return to_response(json_reply(refused.status, {"message": refused.message}))
+
+
+def _pick(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    picked = pick_subprotocol(list(offered))
+    return Subprotocol(picked) if picked is not None else None
