@@ -146,7 +146,9 @@ def estimate_gas(
         raise CallReverted(first.error, first.revert_data)
     intrinsic, floor = gas_bounds(data, to is None, access_list, len(authorization_list))
     lowest = max(intrinsic, floor if spec.is_isthmus(header.timestamp) else 0, first.gas_used) - 1
-    # Most calls need little more than they use: a sixty-fourth held back by EIP-150, a stipend.
+    # Most calls need just what they use, or little more: a sixty-fourth held back by EIP-150, a stipend.
+    if lowest + 1 < highest and attempt(lowest + 1).error is None:
+        return lowest + 1
     guess = (first.gas_used + CALL_STIPEND_GAS) * 64 // 63
     if lowest < guess < highest:
         if attempt(guess).error is None:

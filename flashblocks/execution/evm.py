@@ -78,7 +78,7 @@ class Message:
         "value",
     )
 
-    def __init__(  # noqa: PLR0917 - made once per call, keywords cost time
+    def __init__(
         self,
         gas: int,
         to: bytes,
@@ -222,7 +222,7 @@ class Frame(PragueComputation):  # type: ignore[misc]
         # A creation leaves return data only when it reverted (EIP-211).
         self.return_data = child._output if failed and not child._error.erases_return_data else b""
 
-    def prepare_child_message(  # noqa: PLR0917 - py-evm's signature
+    def prepare_child_message(
         self, gas: int, to: bytes, value: int, data: bytes, code: bytes, create_address: bytes
     ) -> Message:
         """Called by py-evm's CREATE and CREATE2; the CALL family goes through `call`."""
@@ -329,7 +329,7 @@ def grow_memory(gas: int, memory: bytearray, end: int) -> int:
     return gas
 
 
-def call(  # noqa: PLR0917 - called by compiled code, keywords cost time
+def call(
     frame: Frame,
     gas: int,
     kind: int,
