@@ -165,6 +165,9 @@ class _Wiring:
             "conductor_url": self._http(own.conductor_rpc),
             "block_time_s": self.options.block_time_s,
             "peer_urls": self._execution_urls(without_group=group),
+            "peer_op_node_urls": [
+                self._http(ports.op_node_rpc) for index, ports in enumerate(self.ports.groups) if index != group
+            ],
             "sequencer_stopped": True,
             "conductor_enabled": True,
         }

@@ -61,6 +61,11 @@ class Started:
         self._process = process
         self._alive: int | None = alive
 
+    @property
+    def detached(self) -> bool:
+        """Whether the cluster was told to live on without us."""
+        return self._alive is None
+
     def detach(self) -> None:
         """Let the cluster live on after us."""
         if self._alive is not None:

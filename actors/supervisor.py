@@ -32,6 +32,7 @@ from actors.starter import DETACH_WORD, StartOrder
 STOP_COMPONENTS_S_MAX = 4.0
 START_S_MAX = 120.0
 POLL_PID_S = 0.05
+NEED_GENESIS_HASH = ("conductor", "op-node")
 
 
 class Progress:
@@ -210,7 +211,7 @@ class Supervisor:
 
 
 def _with_genesis_hash(plan: ComponentPlan, genesis_hash: str) -> ComponentPlan:
-    if plan.component != "conductor":
+    if plan.component not in NEED_GENESIS_HASH:
         return plan
     return msgspec.structs.replace(plan, settings={**plan.settings, "genesis_hash": genesis_hash})
 

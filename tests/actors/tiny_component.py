@@ -1,8 +1,7 @@
-"""The smallest real component: an HTTP server that says who it is.  Ray workers and plain processes host it in tests."""
+"""The smallest real component: an HTTP server that says who it is.  Workers and processes host it in tests."""
 
 import asyncio
 import os
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -36,9 +35,6 @@ class Tiny:
     async def close(self) -> None:
         if self.server is not None:
             self.server.close()
-        if self.settings.data_dir:
-            Path(self.settings.data_dir).mkdir(parents=True, exist_ok=True)
-            Path(self.settings.data_dir, "closed").write_text("cleanly")
 
     def status(self) -> dict[str, Any]:
         return {"component": "tiny", "pid": os.getpid()}

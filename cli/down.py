@@ -1,0 +1,41 @@
+"""``flashblocks down``: ends a cluster and waits until nothing of it is left."""
+
+from __future__ import annotations
+
+import argparse
+
+from actors.run_directory import RunDirectory, all_runs
+from actors.starter import stop
+from cli.output import CommandError, say
+from cli.running import DEFAULT_NAME
+
+
+def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
+    """Add the options."""
+    parser.add_argument("--name", default=None, help="which cluster (default: the default one, else the only one)")
+    parser.add_argument("--all", action="store_true", help="every cluster of this user, crashed ones too")
+
+
+def run(options: argparse.Namespace) -> int:
+    """End the cluster; 0 also when nothing was running, because then it is down."""
+    runs = list(all_runs())
+    if options.name is not None:
+        runs = [RunDirectory(options.name)]
+    elif not options.all and len(runs) > 1:
+        runs = [run for run in runs if run.name == DEFAULT_NAME] or runs
+        if len(runs) > 1:
+            names = ", ".join(run.name for run in runs)
+            raise CommandError(f"several clusters are running; use --all, or --name with one of: {names}")
+    if not runs:
+        say("nothing is running")
+    for directory in runs:
+        existed = directory.path.exists()
+        was_running = stop(directory)
+        say(_words(directory.name, was_running, existed))
+    return 0
+
+
+def _words(name: str, was_running: bool, existed: bool) -> str:
+    if was_running:
+        return f"{name}: ended; no process, port or temporary file is left"
+    return f"{name}: was not running; cleaned up what a crash had left" if existed else f"{name}: was not running"

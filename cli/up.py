@@ -1,0 +1,221 @@
+"""``flashblocks up``: starts a cluster, shows its start, then shows it live until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from actors.plan import LOG_LEVELS, ClusterOptions, OptionsError
+from actors.ports import NoFreePorts
+from actors.run_directory import AlreadyRunning, RunDirectory
+from actors.starter import Started, start
+from cli.output import CommandError, note, say, say_json
+from cli.running import read_endpoints
+from cli.start_progress import StartProgress, events
+
+READY_S_MAX = 150.0
+FIRST_FLASHBLOCK_S_MAX = 60.0
+LOOK_EVERY_S = 1.0
+DRAW_EVERY_S = 0.2
+PLAIN_EVERY_S = 5.0
+LOG_TAIL_BYTES = 2000
+
+
+def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
+    """Add the options; their defaults are those of `ClusterOptions`."""
+    defaults = ClusterOptions()
+    parser.add_argument("--name", default=defaults.name, help="name of the cluster; several can run side by side")
+    parser.add_argument("--groups", type=int, default=defaults.groups, help="sequencer groups")
+    parser.add_argument("--proxies", type=int, default=defaults.proxies, help="websocket-proxies")
+    parser.add_argument("--rpc-nodes", type=int, default=defaults.rpc_nodes, help="Flashblocks-aware RPC nodes")
+    parser.add_argument("--ingresses", type=int, default=defaults.ingresses, help="transaction ingresses")
+    parser.add_argument("--block-time", type=int, default=defaults.block_time_s, help="seconds per block")
+    parser.add_argument(
+        "--flashblock-time", type=int, default=defaults.flashblock_time_ms, help="milliseconds per flashblock"
+    )
+    parser.add_argument("--chain-id", type=int, default=defaults.chain_id, help="chain id of a new chain")
+    parser.add_argument("--host", default=defaults.host, help="address every server binds to")
+    parser.add_argument(
+        "--data-dir", type=Path, default=None, help="keep the chain here; without it the chain ends with the cluster"
+    )
+    parser.add_argument("--log-level", choices=LOG_LEVELS, default=defaults.log_level, help="how much the actors log")
+    parser.add_argument(
+        "--detach", action="store_true", help="return when the chain runs; end it with: flashblocks down"
+    )
+    parser.add_argument("--json", action="store_true", help="print endpoints.json when the chain runs, nothing else")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Start, show, and – unless detached – end the cluster."""
+    command_at = _process_started_at()
+    wanted = ClusterOptions(
+        name=options.name,
+        groups=options.groups,
+        proxies=options.proxies,
+        rpc_nodes=options.rpc_nodes,
+        ingresses=options.ingresses,
+        block_time_s=options.block_time,
+        flashblock_time_ms=options.flashblock_time,
+        host=options.host,
+        chain_id=options.chain_id,
+        log_level=options.log_level,
+    )
+    try:
+        started = start(wanted, options.data_dir, command_at)
+    except (OptionsError, AlreadyRunning, NoFreePorts, PermissionError) as error:
+        raise CommandError(str(error)) from None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        return asyncio.run(_live(started, options, command_at))
+    except KeyboardInterrupt:
+        note("ending the cluster …")
+        return 0
+    finally:
+        if not started.detached:
+            started.stop()
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _process_started_at() -> float:
+    """When this process began, so that our own imports count as part of the start."""
+    with open("/proc/self/stat", "rb") as file:
+        ticks = int(file.read().rpartition(b")")[2].split()[19])
+    with open("/proc/uptime", "rb") as file:
+        uptime_s = float(file.read().split()[0])
+    return time.time() - (uptime_s - ticks / os.sysconf("SC_CLK_TCK"))
+
+
+async def _live(started: Started, options: argparse.Namespace, command_at: float) -> int:
+    from cli.stream import follow
+    from cli.view import StreamView
+
+    stream = StreamView()
+    show = note if options.json else say
+    first_at = await _until_first_flashblock(started, command_at, stream, show)
+    endpoints = read_endpoints(started.directory)
+    if endpoints is None:
+        raise CommandError("the cluster serves but wrote no endpoints.json; see its supervisor.log")
+    if options.json:
+        say_json(endpoints)
+    else:
+        from cli.snippets import introduction
+
+        say("\n" + introduction(endpoints) + "\n")
+    show(f"first flashblock {first_at - command_at:.1f} s after the command")
+    if options.detach:
+        started.detach()
+        show(f"detached; end it with: flashblocks down --name {options.name}")
+        return 0
+    following = asyncio.create_task(_follow(follow(endpoints["stream"]), stream))
+    try:
+        return await _show_until_the_end(started, stream, command_at, plainly=options.json)
+    finally:
+        following.cancel()
+
+
+async def _until_first_flashblock(started: Started, command_at: float, stream: Any, show: Any) -> float:
+    """Show the progress until every component serves and a flashblock was seen; returns when that was."""
+    from cli.stream import SeenFlashblock, follow
+
+    directory = started.directory
+    first: asyncio.Task[float] | None = None
+
+    async def first_flashblock(urls: list[str]) -> float:
+        async for event in follow(urls):
+            stream.add(event)
+            if isinstance(event, SeenFlashblock):
+                return event.at
+        raise AssertionError("the stream never ends")
+
+    progress = StartProgress(show)
+    try:
+        async with asyncio.timeout(READY_S_MAX):
+            async for event in events(started):
+                progress.add(event)
+                if event["event"] == "actors-created":
+                    first = asyncio.create_task(first_flashblock(_stream_urls(directory)))
+                if event["event"] == "failed":
+                    raise CommandError(f"the start failed: {event['error']}\n{_log_tail(directory)}")
+                if event["event"] == "ready":
+                    break
+        assert first is not None
+        async with asyncio.timeout(FIRST_FLASHBLOCK_S_MAX):
+            return await first
+    except TimeoutError:
+        raise CommandError(f"no flashblock in time; {progress.summary()}; logs: {_log_dir(directory)}") from None
+    finally:
+        if first is not None:
+            first.cancel()
+
+
+def _stream_urls(directory: RunDirectory) -> list[str]:
+    plan = orjson.loads(directory.options.read_bytes())["plan"]
+    return [each["addresses"]["ws"] for each in plan if each["component"] == "websocket-proxy"]
+
+
+def _log_dir(directory: RunDirectory) -> str:
+    state = directory.read_state()
+    return f"{state.data_dir}/logs" if state is not None else "gone"
+
+
+def _log_tail(directory: RunDirectory) -> str:
+    try:
+        return directory.supervisor_log.read_text(errors="replace")[-LOG_TAIL_BYTES:]
+    except OSError:
+        return ""
+
+
+async def _follow(events: AsyncIterator[Any], stream: Any) -> None:
+    async for event in events:
+        stream.add(event)
+
+
+async def _show_until_the_end(started: Started, stream: Any, command_at: float, *, plainly: bool) -> int:
+    """The live view on a terminal, a line now and then elsewhere; returns when the cluster has ended by itself."""
+    from cli.snapshot import Asker
+    from cli.view import live, plain
+
+    asker = Asker()
+    looked: dict[str, Any] = {}
+
+    async def look() -> None:
+        while True:
+            endpoints = read_endpoints(started.directory)
+            if endpoints is not None:
+                looked["snapshot"] = await asker.look(endpoints)
+            await asyncio.sleep(LOOK_EVERY_S)
+
+    looking = asyncio.create_task(look())
+    try:
+        if plainly or not sys.stdout.isatty():
+            while not started.has_ended():
+                await asyncio.sleep(PLAIN_EVERY_S)
+                (note if plainly else say)(plain(looked.get("snapshot"), stream, time.time()))
+        else:
+            from rich.live import Live
+
+            with Live(auto_refresh=False, screen=False) as screen:
+                while not started.has_ended():
+                    screen.update(live(looked.get("snapshot"), stream, command_at, time.time()), refresh=True)
+                    await asyncio.sleep(DRAW_EVERY_S)
+    finally:
+        looking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await looking
+        await asker.close()
+    note("the cluster was ended from elsewhere")
+    return 0
