@@ -218,6 +218,22 @@ class PendingMachine:
         """Seconds since `pending` last grew; None before the first time."""
         return None if self.last_appended_at is None else max(0.0, now - self.last_appended_at)
 
+    def has(self, number: int, index: int, digest: bytes) -> bool:
+        """Whether exactly this flashblock is shown, waits, or is being executed: a copy of it need not be opened."""
+        shown = self._shown.get(number)
+        if shown is not None and index < shown.next_index:
+            return shown.digests[index] == digest
+        waiting = self._waiting.get(number, index)
+        if waiting is None and self._executing is not None:
+            waiting = self._executing
+        return waiting is not None and (waiting.number, waiting.index, waiting.digest) == (number, index, digest)
+
+    def wanted(self) -> tuple[int, int]:
+        """The (block, index) that comes next: where a stream should resume."""
+        if self.open is None or self.open.failed:
+            return self.head.number + 1, 0
+        return self.open.number, self.open.next_index
+
     def canonical_hash(self, number: int) -> bytes | None:
         """The hash of our block at that height, where it is still remembered."""
         return self._canonical.get(number)

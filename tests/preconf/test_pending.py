@@ -115,6 +115,10 @@ def in_order(story: Story) -> None:
     assert story.appended == [(101, 0), (101, 1), (101, 2)]
     assert story.machine.view(story.now).source == "flashblocks"
     assert story.machine.view(story.now).index == 2
+    assert story.machine.wanted() == (101, 3)
+    assert all(story.machine.has(101, a.index, a.digest) for a in block_of(3))
+    assert not story.machine.has(101, 2, name("other"))
+    assert not story.machine.has(101, 3, name("other"))
 
 
 def next_block(story: Story) -> None:
