@@ -8,9 +8,12 @@ import heapq
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from flashblocks.builder.budget import Budget, Usage
+from flashblocks.execution.fees import MILLION, estimated_l1_size
+from flashblocks.execution.pool import effective_tip
+from flashblocks.execution.transaction import Transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +28,7 @@ class Candidate:
     gas_limit: int
     da_bytes: int
     size_bytes: int
-    transaction: Any
+    transaction: Transaction
     revert_protected: bool = False
     index_min: int = 0
     index_max: int | None = None
@@ -57,8 +60,18 @@ class Workbench(Protocol):
         """Take back the transaction executed last."""
 
 
-class BestTransactions:
-    """The pool in the order of the effective tip, highest first, each sender's transactions in nonce order."""
+class Offers(Protocol):
+    """Candidates, the best first; the one taken last counts as included unless its sender is put aside."""
+
+    def take(self) -> Candidate | None:
+        """The best candidate left, or None."""
+
+    def put_aside(self, sender: bytes) -> None:
+        """Leave out the rest of this sender's transactions in this iteration."""
+
+
+class CandidateQueue:
+    """A few candidates in the order of the effective tip, highest first, each sender's in nonce order."""
 
     def __init__(self, candidates: Iterable[Candidate]) -> None:
         queues: defaultdict[bytes, list[Candidate]] = defaultdict(list)
@@ -90,7 +103,82 @@ class BestTransactions:
 
     def put_aside(self, sender: bytes) -> None:
         """Leave out the rest of this sender's transactions in this iteration."""
-        self._queues[sender] = []
+        if sender in self._queues:
+            self._queues[sender] = []
+
+
+class PoolIterator(Protocol):
+    """The pool's own iterator (``TransactionPool.best``)."""
+
+    def __next__(self) -> Transaction:
+        """The best transaction left; raises StopIteration."""
+
+    def invalidate(self, sender: bytes) -> None:
+        """The last one was not included: leave out its sender."""
+
+
+class PoolAndBundles:
+    """The pool and the bundles as one row of offers, the better tip first and the pool first at the same tip."""
+
+    def __init__(self, pool: PoolIterator, bundles: CandidateQueue, base_fee: int) -> None:
+        self._pool = pool
+        self._bundles = bundles
+        self._base_fee = base_fee
+        self._from_pool = self._next_of_pool()
+        self._from_bundles = bundles.take()
+        self._pool_is_owed = False
+
+    def take(self) -> Candidate | None:
+        """The best candidate left, or None."""
+        if self._pool_is_owed:
+            # Asked for only now: whether the one before it was included decides what the pool offers next.
+            self._from_pool, self._pool_is_owed = self._next_of_pool(), False
+        pooled, bundled = self._from_pool, self._from_bundles
+        if bundled is not None and (pooled is None or bundled.tip > pooled.tip):
+            self._from_bundles = self._bundles.take()
+            return bundled
+        self._pool_is_owed = pooled is not None
+        return pooled
+
+    def put_aside(self, sender: bytes) -> None:
+        """Leave out the rest of this sender's transactions, of the pool as of the bundles."""
+        self._pool.invalidate(sender)
+        self._bundles.put_aside(sender)
+        if self._from_bundles is not None and self._from_bundles.sender == sender:
+            self._from_bundles = self._bundles.take()
+
+    def _next_of_pool(self) -> Candidate | None:
+        try:
+            tx = next(self._pool)  # type: ignore[call-overload]
+        except StopIteration:
+            return None
+        return candidate_of(tx, self._base_fee)
+
+
+def candidate_of(
+    tx: Transaction, base_fee: int, *, arrival: int = 0, bundle: tuple[int, int | None, bool] | None = None
+) -> Candidate:
+    """Describe a transaction; ``bundle`` is (first index, last index, revert protection) of one sent as a bundle."""
+    index_min, index_max, revert_protected = bundle or (0, None, False)
+    return Candidate(
+        hash=tx.hash,
+        sender=tx.sender,
+        nonce=tx.nonce,
+        tip=effective_tip(tx, base_fee),
+        arrival=arrival,
+        gas_limit=tx.gas_limit,
+        da_bytes=estimated_da_bytes(tx),
+        size_bytes=len(tx.raw),
+        transaction=tx,
+        revert_protected=revert_protected,
+        index_min=index_min,
+        index_max=index_max,
+    )
+
+
+def estimated_da_bytes(tx: Transaction) -> int:
+    """The transaction's share of an L1 batch in bytes, by Fjord's estimate; deposits are not in the batch."""
+    return 0 if tx.is_deposit else estimated_l1_size(tx.fastlz_size) // MILLION
 
 
 @dataclass(slots=True)
@@ -100,7 +188,7 @@ class Packing:
     index: int
     budget: Budget
     usage: Usage
-    best: BestTransactions
+    best: Offers
     bench: Workbench
     included: list[Candidate] = field(default_factory=list)
     dropped: list[tuple[Candidate, str]] = field(default_factory=list)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashblocks.builder.budget import Limits, Usage, budget
-from flashblocks.builder.packing import BestTransactions, Candidate, Executed, Packing, Unexecutable
+from flashblocks.builder.packing import Candidate, CandidateQueue, Executed, Packing, Unexecutable
 
 NEVER = bool
 ARRIVALS = count()
@@ -47,7 +47,7 @@ def pack(
         index,
         budget(Limits(gas_limit=gas, **limits), index if shares > 1 else 1, shares),
         Usage(),
-        BestTransactions(pool),
+        CandidateQueue(pool),
         bench,
     )
     assert packing.run(NEVER)
@@ -66,7 +66,7 @@ def test_what_does_not_fit_now_is_put_aside_with_its_descendants_and_fits_later(
     first = pack(bench, [big, child, other], index=1, gas=1000, shares=2)
     assert first.included == [other]
     assert first.counts["block_gas_limit_exceeded_total"] == 1
-    second = Packing(2, budget(Limits(gas_limit=1000), 2, 2), first.usage, BestTransactions([big, child]), bench)
+    second = Packing(2, budget(Limits(gas_limit=1000), 2, 2), first.usage, CandidateQueue([big, child]), bench)
     assert second.run(NEVER)
     assert second.included == [big, child]
 
@@ -86,7 +86,7 @@ def test_stale_nonces_are_stepped_over_and_a_gap_ends_the_sender() -> None:
 
 def test_time_up_ends_at_once_and_can_be_resumed() -> None:
     pool = [candidate(sender, 0, tip=1) for sender in range(5)]
-    packing = Packing(1, budget(Limits(gas_limit=10_000), 1, 1), Usage(), BestTransactions(pool), Ledger())
+    packing = Packing(1, budget(Limits(gas_limit=10_000), 1, 1), Usage(), CandidateQueue(pool), Ledger())
     answers = iter((False, False, True))
     assert not packing.run(lambda: next(answers))
     assert len(packing.included) == 2

@@ -1,0 +1,478 @@
+"""rollup-boost: the Engine API proxy between op-node and its two execution clients, and the gate of the stream.
+
+Its rules are in `flashblocks.rollup_boost`; here are the sockets around them.  In: Engine API (JWT), the builder's
+flashblocks, the conductor's answers.  Out: verdicts asked of the execution client, flashblocks offered for commit,
+committed flashblocks applied to both clients, the promised prefix as the payload.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from actors.frame_link import FrameClient, FrameServer, Peer
+from actors.lifeline import Lifeline
+from actors.rollup_boost_clients import EngineClientOfBoost
+from actors.rollup_boost_engine import EngineProxy
+from actors.rpc_client import RpcRefused, RpcUnknown
+from actors.rpc_server import Probes, RpcServer
+from actors.upstream_metrics import UpstreamMetrics
+from flashblocks.rollup_boost.core import MAX_UNSAFE_INTERVAL_S_DEFAULT, Core, Rules
+from flashblocks.rollup_boost.facts import (
+    AnswerEnvelope,
+    AnswerFrom,
+    Applied,
+    Apply,
+    AskForBlocks,
+    Committed,
+    ConductorLost,
+    Count,
+    Decision,
+    EndBuilderJob,
+    Fact,
+    FlashblockArrived,
+    Forward,
+    GarbageArrived,
+    HeadSeen,
+    Leadership,
+    Linked,
+    ModeSet,
+    Offering,
+    Refused,
+    RequestResend,
+    Sealed,
+    SetHealth,
+    Stream,
+    Target,
+    Tick,
+    WakeAt,
+)
+from flashblocks.rollup_boost.health import TEXTS
+from flashblocks.rollup_boost.selection import ExecutionMode, Policy
+from flashblocks.wire.assembly import assemble
+from flashblocks.wire.engine import Envelope
+from flashblocks.wire.flashblock import Flashblock, decode_body, encode_body
+from flashblocks.wire.flashblock_json import decode_json
+from flashblocks.wire.frames import (
+    CommittedFrame,
+    FlashblockFrame,
+    Frame,
+    HealthFrame,
+    LeadershipFrame,
+    RefusedFrame,
+    SealedFrame,
+    frame_of,
+)
+from flashblocks.wire.hexadecimal import WireError, to_int
+from flashblocks.wire.jsonrpc import INVALID_PARAMS, RpcError
+from flashblocks.wire.jwt import read_secret
+
+METRICS_PREFIX = "rollup_boost_"
+PARENTS_REMEMBERED_MAX = 64
+CLOSE_S_MAX = 1.0
+RESEND_CONNECT_S_MAX = 0.5
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every option of rollup-boost; URLs are complete.  An empty JWT path means no token on either side."""
+
+    name: str = "sequencer-0"
+    group: int = 0
+    host: str = "127.0.0.1"
+    data_dir: str = ""
+    log_level: str = "info"
+    jwt_secret_path: str = ""
+    engine_port: int = 8081
+    debug_port: int = 5555
+    ws_port: int = 1112
+    l2_url: str = "http://127.0.0.1:8551"
+    builder_url: str = "http://127.0.0.1:8552"
+    builder_ws_url: str = "ws://127.0.0.1:1111"
+    l2_timeout_ms: int = 1000
+    builder_timeout_ms: int = 1000
+    execution_mode: str = "enabled"
+    block_selection_policy: str = ""
+    commit_required: bool = True
+    ignore_unhealthy_builders: bool = False
+    health_check_interval_s: float = 2.0
+    max_unsafe_interval_s: float = MAX_UNSAFE_INTERVAL_S_DEFAULT
+    builder_ws_ping_interval_ms: int = 500
+    builder_ws_pong_timeout_ms: int = 1500
+
+
+class RollupBoost:
+    """One rollup-boost; see the module's docstring."""
+
+    def __init__(self, settings: Settings, log: Any) -> None:
+        self.settings, self._log = settings, log
+        secret = read_secret(Path(settings.jwt_secret_path).read_text()) if settings.jwt_secret_path else None
+        self.core = Core(
+            Rules(
+                commit_required=settings.commit_required,
+                mode=ExecutionMode.parse(settings.execution_mode),
+                policy=Policy(settings.block_selection_policy or "builder"),
+                ignore_unhealthy_builders=settings.ignore_unhealthy_builders,
+                max_unsafe_interval_s=settings.max_unsafe_interval_s,
+            )
+        )
+        self.metrics = UpstreamMetrics(METRICS_PREFIX)
+        self._clients = {
+            Target.EXECUTION: EngineClientOfBoost(
+                Target.EXECUTION, settings.l2_url, secret, settings.l2_timeout_ms / 1000
+            ),
+            Target.BUILDER: EngineClientOfBoost(
+                Target.BUILDER, settings.builder_url, secret, settings.builder_timeout_ms / 1000
+            ),
+        }
+        self.engine = EngineProxy(
+            self._clients[Target.EXECUTION], self._clients[Target.BUILDER], self.tell, self._spawn, log, self.metrics
+        )
+        self.engine_server = RpcServer(
+            settings.host,
+            settings.engine_port,
+            {**self.engine.methods, "flashblocks_status": self._status_method},
+            name="rollup-boost engine",
+            log=log,
+            jwt_secret=secret,
+            probes=self._probes,
+            fallback=self.engine.proxy,
+        )
+        self.engine_server.registry.register(self.metrics)
+        self.debug_server = RpcServer(
+            settings.host,
+            settings.debug_port,
+            {"debug_setExecutionMode": self._set_mode, "debug_getExecutionMode": self._get_mode},
+            name="rollup-boost debug",
+            log=log,
+        )
+        self.stream = FrameServer(
+            settings.host,
+            settings.ws_port,
+            None,
+            greet=lambda query: [self._health_frame()],
+            on_frame=self._from_conductor,
+            on_peer=self._conductor_changed,
+        )
+        self._builder_link = self._new_builder_link()
+        self._l2_lifeline = Lifeline(settings.l2_url, lambda up: self._linked(Target.EXECUTION, up))
+        self._parents: dict[bytes, bytes] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._bug: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._malformed = 0
+        self._resending = False
+        self.metrics.gauge("execution_mode", self.core.mode.gauge)
+
+    async def start(self) -> None:
+        """Bind the three ports and begin to look for the peers."""
+        self._bug = asyncio.get_running_loop().create_future()
+        await self.engine_server.start()
+        await self.debug_server.start()
+        await self.stream.start()
+        await self._builder_link.start()
+        self._l2_lifeline.start()
+
+    async def run(self) -> None:
+        """Look at the clients' heads now and then; ends only with our own bug."""
+        assert self._bug is not None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._watch_heads())
+            tasks.create_task(self.stream.run())
+            tasks.create_task(_raise_bug(self._bug))
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        if self._timer is not None:
+            self._timer.cancel()
+        await self._l2_lifeline.close()
+        await self._builder_link.close()
+        await self.stream.close()
+        await self.engine_server.close()
+        await self.debug_server.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=CLOSE_S_MAX)
+        for client in self._clients.values():
+            await client.close()
+
+    def status(self) -> dict[str, Any]:
+        """What ``flashblocks status`` shows."""
+        number, index = self.core.streamed
+        return {
+            "component": "rollup-boost",
+            "name": self.settings.name,
+            "group": self.settings.group,
+            "pid": os.getpid(),
+            "role": "leader" if self.core.leading else "follower",
+            "health": self.core.health.status,
+            "health_detail": self.core.health.detail,
+            "epoch": self.core.epoch,
+            "number": number,
+            "index": index,
+            "execution_mode": self.core.mode.value,
+            "builder_connected": self._builder_link.connected,
+        }
+
+    # The core's door
+
+    def tell(self, fact: Fact) -> list[Decision]:
+        """Give the core a fact and carry out what it decides."""
+        decisions = self.core.step(fact, time.time())
+        for decision in decisions:
+            self._carry_out(decision)
+        return decisions
+
+    def _carry_out(self, decision: Decision) -> None:
+        match decision:
+            case Apply():
+                self._spawn(self._apply(decision))
+            case Offering(frame):
+                self._to_conductor(frame)
+            case Stream(frame):
+                self._to_public(frame)
+            case AnswerEnvelope() | AnswerFrom() | AskForBlocks():
+                self.engine.carry_out(decision)
+            case EndBuilderJob(builder_id):
+                self._spawn(self._end_builder_job(builder_id))
+            case RequestResend():
+                self._spawn(self._reconnect_to_builder())
+            case SetHealth(health):
+                self._log.info("health", status=health.status, detail=health.detail)
+                self._to_conductor(self._health_frame())
+            case Count(metric, reason, detail, amount):
+                self._count(metric, reason, detail, amount)
+            case WakeAt(at_s):
+                self._wake_at(at_s)
+            case Forward():
+                pass  # read by the engine proxy out of the list
+
+    def _count(self, metric: str, reason: str, detail: str, amount: int) -> None:
+        self.metrics.count(f"flashblocks_service_{metric}", amount)
+        if reason:
+            self.metrics.count("flashblocks_not_streamed", amount, reason=reason)
+            self._log.warning("flashblock not streamed", metric=metric, reason=reason, detail=detail)
+
+    def _wake_at(self, at_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        delay_s = max(0.0, at_s - time.time())
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        try:
+            self.tell(Tick())
+        except Exception as bug:
+            self._report(bug)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._report(error)
+
+    def _report(self, bug: BaseException) -> None:
+        self._log.error("our own bug", exc_info=bug)
+        if self._bug is not None and not self._bug.done():
+            self._bug.set_exception(bug)
+
+    # The execution clients
+
+    async def _apply(self, apply: Apply) -> None:
+        frame, client = apply.frame, self._clients[apply.target]
+        began = time.perf_counter()
+        verdict = await client.apply(frame, lambda: self._prefix(apply.payload_id, frame))
+        self.metrics.observe(
+            "flashblocks_apply_duration_seconds", time.perf_counter() - began, target=apply.target.value
+        )
+        self.tell(
+            Applied(
+                apply.target,
+                apply.payload_id,
+                frame.index,
+                frame.digest,
+                verdict.status,
+                verdict.expected_index,
+                verdict.error,
+            )
+        )
+
+    def _prefix(self, payload_id: bytes, frame: FlashblockFrame) -> Envelope | None:
+        block = self.core.blocks.get(payload_id)
+        pieces = [] if block is None else block.pieces[: frame.index + 1]
+        if len(pieces) <= frame.index or pieces[-1].frame.digest != frame.digest:
+            return None
+        return assemble([piece.flashblock for piece in pieces])
+
+    async def _end_builder_job(self, builder_id: bytes) -> None:
+        try:
+            await self._clients[Target.BUILDER].rpc.call("engine_getPayloadV4", "0x" + builder_id.hex())
+        except (RpcRefused, RpcUnknown) as error:
+            self._log.debug("the builder's job was not ended", error=str(error))
+
+    async def _watch_heads(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.health_check_interval_s)
+            await asyncio.gather(*(self._look_at(target) for target in Target))
+            self._notice_malformed()
+
+    async def _look_at(self, target: Target) -> None:
+        try:
+            block = await self._clients[target].rpc.call("eth_getBlockByNumber", "latest", False)
+            seen = HeadSeen(target, to_int(block["timestamp"], "timestamp"))
+        except (RpcRefused, RpcUnknown, WireError, TypeError, KeyError) as error:
+            seen = HeadSeen(target, failure=f"eth_getBlockByNumber: {error}")
+        self.tell(seen)
+
+    def _linked(self, target: Target, up: bool) -> None:
+        self._log.info("link", peer=target.value, up=up)
+        self.tell(Linked(target, up))
+
+    # The builder's stream
+
+    def _new_builder_link(self) -> FrameClient:
+        return FrameClient(
+            self.settings.builder_ws_url,
+            self._from_builder,
+            self._builder_link_changed,
+            on_foreign=self._from_foreign_builder,
+            ping_interval_s=self.settings.builder_ws_ping_interval_ms / 1000,
+            pong_timeout_s=self.settings.builder_ws_pong_timeout_ms / 1000,
+        )
+
+    def _builder_link_changed(self, up: bool) -> None:
+        self.metrics.gauge("flashblocks_ws_inbound_connection_status", int(up))
+        if up:
+            self.metrics.count("flashblocks_ws_inbound_reconnect_attempts")
+        if not self._resending:
+            self._linked(Target.BUILDER, up)
+
+    async def _reconnect_to_builder(self) -> None:
+        """Every subscriber is greeted with the open block's flashblocks: that is how a missed one is had again."""
+        if self._resending:
+            return
+        self._resending = True
+        try:
+            old, self._builder_link = self._builder_link, self._new_builder_link()
+            await old.close()
+            self._malformed = 0
+            await self._builder_link.start()
+            await asyncio.sleep(RESEND_CONNECT_S_MAX)
+        finally:
+            self._resending = False
+        if not self._builder_link.connected:
+            self._linked(Target.BUILDER, False)
+
+    def _from_builder(self, frame: Frame) -> None:
+        self.metrics.count("flashblocks_ws_inbound_messages_received")
+        self._notice_malformed()
+        if not isinstance(frame, FlashblockFrame):
+            self.tell(GarbageArrived(f"a {type(frame).__name__} from the builder"))
+            return
+        try:
+            flashblock = decode_body(frame.body)
+        except WireError as error:
+            self.tell(GarbageArrived(str(error)))
+            return
+        self.tell(FlashblockArrived(frame, flashblock))
+
+    def _from_foreign_builder(self, message: str | bytes) -> None:
+        """A builder that streams public JSON, as op-rbuilder does."""
+        self.metrics.count("flashblocks_ws_inbound_messages_received")
+        try:
+            flashblock = decode_json(message)
+        except WireError as error:
+            self.tell(GarbageArrived(str(error)))
+            return
+        frame = frame_of(flashblock, encode_body(flashblock), self._parent_of(flashblock))
+        self.tell(FlashblockArrived(frame, flashblock))
+
+    def _parent_of(self, flashblock: Flashblock) -> bytes:
+        """JSON names the parent at index 0 only."""
+        if flashblock.base is not None:
+            self._parents[flashblock.payload_id] = flashblock.base.parent_hash
+            while len(self._parents) > PARENTS_REMEMBERED_MAX:
+                del self._parents[next(iter(self._parents))]
+        return self._parents.get(flashblock.payload_id, b"\0" * 32)
+
+    def _notice_malformed(self) -> None:
+        malformed = self._builder_link.counters.malformed
+        if malformed > self._malformed:
+            self.tell(GarbageArrived(f"{malformed - self._malformed} malformed messages"))
+        self._malformed = malformed
+
+    # The conductor and the public
+
+    def _from_conductor(self, peer: Peer, frame: Frame) -> None:
+        match frame:
+            case CommittedFrame(committed):
+                self.tell(Committed(committed))
+            case RefusedFrame():
+                self.tell(Refused(frame.payload_id, frame.index, frame.reason))
+            case SealedFrame():
+                self.tell(Sealed(frame.number))
+            case LeadershipFrame():
+                self.tell(Leadership(frame.epoch, frame.leading))
+            case _:
+                self._log.warning("unexpected frame", peer=peer.remote, kind=type(frame).__name__)
+
+    def _conductor_changed(self, peer: Peer, joined: bool) -> None:
+        if not peer.frames:
+            return
+        self._log.info("link", peer="conductor", up=joined)
+        if not joined and not any(other.frames for other in self.stream.peers):
+            self.tell(ConductorLost())
+
+    def _to_conductor(self, frame: Frame) -> None:
+        for peer in self.stream.peers:
+            if peer.frames:
+                self.stream.send(peer, frame)
+
+    def _to_public(self, frame: FlashblockFrame) -> None:
+        self.metrics.count("flashblocks_service_flashblocks_counter")
+        self.metrics.gauge("flashblocks_service_flashblocks_gauge", frame.index + 1)
+        for peer in self.stream.peers:
+            if not peer.frames:
+                self.stream.send(peer, frame)
+
+    def _health_frame(self) -> HealthFrame:
+        return HealthFrame(self.core.health.status, self.core.health.detail)
+
+    def _probes(self) -> Probes:
+        status = self.core.health.status
+        return Probes(health=(status, TEXTS[status]))
+
+    # Methods
+
+    async def _status_method(self) -> dict[str, Any]:
+        return self.status()
+
+    async def _get_mode(self) -> dict[str, str]:
+        return {"execution_mode": self.core.mode.value}
+
+    async def _set_mode(self, wanted: Any) -> dict[str, str]:
+        """Take the code's object form and the documentation's bare string."""
+        text = wanted.get("execution_mode") if isinstance(wanted, dict) else wanted
+        try:
+            mode = ExecutionMode.parse(str(text))
+        except ValueError:
+            raise RpcError(INVALID_PARAMS, f"unknown execution mode {text!r}: enabled, dry_run or disabled") from None
+        self._log.info("execution mode", mode=mode.value)
+        self.metrics.gauge("execution_mode", mode.gauge)
+        self.tell(ModeSet(mode))
+        return {"execution_mode": mode.value}
+
+
+async def _raise_bug(bug: asyncio.Future[None]) -> None:
+    await bug

@@ -1,0 +1,252 @@
+"""rollup-boost's Engine API door: what op-node calls, routed to the execution client, the builder and the core."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from actors.rollup_boost_clients import ERROR_CODE_WITHOUT_ANSWER, EngineClientOfBoost
+from actors.rpc_client import RpcRefused, RpcUnknown
+from flashblocks.rollup_boost.facts import (
+    AnswerEnvelope,
+    AnswerFrom,
+    AskForBlocks,
+    BlocksOffered,
+    Called,
+    Decision,
+    Fact,
+    Forkchoice,
+    Forward,
+    PayloadAsked,
+    PayloadIdAnswered,
+    Status,
+    Target,
+)
+from flashblocks.rollup_boost.selection import Offer, Source
+from flashblocks.wire.engine import UNKNOWN_PAYLOAD, Envelope, ForkchoiceState, PayloadAttributes
+from flashblocks.wire.hexadecimal import WireError, data, to_bytes
+from flashblocks.wire.jsonrpc import METHOD_NOT_FOUND, RpcError
+from flashblocks.wire.payload_id import payload_id
+
+BOTH = frozenset(
+    (
+        "eth_sendRawTransaction",
+        "eth_sendRawTransactionConditional",
+        "miner_setExtra",
+        "miner_setGasPrice",
+        "miner_setGasLimit",
+        "miner_setMaxDASize",
+    )
+)
+GET_PAYLOAD_S_MAX = 3.0
+
+Tell = Callable[[Fact], list[Decision]]
+Spawn = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class _Payload:
+    """A payload being answered: an envelope of ours, or the client's own JSON."""
+
+    def __init__(self, source: Source, envelope: Envelope | None, raw: Any, flashblocks: int) -> None:
+        self.source, self.envelope, self.raw, self.flashblocks = source, envelope, raw, flashblocks
+
+
+class EngineProxy:
+    """The methods of the engine port; ``tell`` is the core's door, ``spawn`` runs what nobody waits for."""
+
+    def __init__(
+        self, l2: EngineClientOfBoost, builder: EngineClientOfBoost, tell: Tell, spawn: Spawn, log: Any, metrics: Any
+    ) -> None:
+        self._l2, self._builder = l2, builder
+        self._tell, self._spawn, self._log, self._metrics = tell, spawn, log, metrics
+        self._tokens = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[_Payload]] = {}
+        self._blocks: dict[int, dict[Source, Any]] = {}
+        self._versions: dict[int, int] = {}
+        self.methods: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
+            "engine_exchangeCapabilities": self._exchange_capabilities,
+            "engine_forkchoiceUpdatedV3": self._forkchoice_updated,
+            "engine_newPayloadV3": lambda *params: self._new_payload("engine_newPayloadV3", params),
+            "engine_newPayloadV4": lambda *params: self._new_payload("engine_newPayloadV4", params),
+            "engine_getPayloadV3": lambda identifier: self._get_payload(3, identifier),
+            "engine_getPayloadV4": lambda identifier: self._get_payload(4, identifier),
+            "engine_getPayloadV5": lambda identifier: self._get_payload(5, identifier),
+        }
+
+    async def proxy(self, method: str, params: list[Any]) -> Any:
+        """Everything that is not ours: to the execution client; raw transactions and miner calls to both."""
+        if method.startswith("engine_"):
+            raise RpcError(METHOD_NOT_FOUND, f"the method {method} does not exist/is not available")
+        if method in BOTH:
+            self._spawn(self._to_builder(method, params))
+        return await self._to_l2(method, params)
+
+    def carry_out(self, decision: AnswerEnvelope | AnswerFrom | AskForBlocks) -> None:
+        """Do what the core decided about a getPayload."""
+        match decision:
+            case AskForBlocks():
+                self._spawn(self._ask_for_blocks(decision))
+            case AnswerEnvelope():
+                self._resolve(
+                    decision.token, _Payload(Source.FLASHBLOCKS, decision.envelope, None, decision.flashblocks)
+                )
+            case AnswerFrom(token, None):
+                self._fail(token)
+            case AnswerFrom(token, source):
+                assert source is not None
+                self._resolve(token, _Payload(source, None, self._blocks.get(token, {}).get(source), 0))
+
+    async def _exchange_capabilities(self, *params: Any) -> Any:
+        return await self._to_l2("engine_exchangeCapabilities", list(params))
+
+    async def _forkchoice_updated(self, state: Any, attributes: Any = None) -> Any:
+        forkchoice = ForkchoiceState.from_json(state)
+        wanted = None if attributes is None else PayloadAttributes.from_json(attributes)
+        identifier = b"" if wanted is None else payload_id(forkchoice.head, wanted)
+        token = next(self._tokens)
+        decisions = self._tell(Forkchoice(token, forkchoice.head, wanted, identifier))
+        to_builder = any(decision.to_builder for decision in decisions if isinstance(decision, Forward))
+        if to_builder:
+            # Not awaited: a slow or hung builder must not delay the block. Its id is ours unless it says otherwise.
+            self._spawn(self._forkchoice_to_builder([state, attributes], identifier))
+        answer = await self._to_l2("engine_forkchoiceUpdatedV3", [state, attributes], Target.EXECUTION)
+        if wanted is not None:
+            self._tell(PayloadIdAnswered(Target.EXECUTION, identifier, _payload_id_of(answer)))
+        return answer
+
+    async def _forkchoice_to_builder(self, params: list[Any], identifier: bytes) -> None:
+        answer = await self._to_builder("engine_forkchoiceUpdatedV3", params, tell=True)
+        if identifier and answer is not None:
+            self._tell(PayloadIdAnswered(Target.BUILDER, identifier, _payload_id_of(answer)))
+
+    async def _new_payload(self, method: str, params: tuple[Any, ...]) -> Any:
+        self._spawn(self._new_payload_to_builder(method, list(params)))
+        return await self._to_l2(method, list(params), Target.EXECUTION)
+
+    async def _new_payload_to_builder(self, method: str, params: list[Any]) -> None:
+        await self._to_builder(method, params, tell=True)
+
+    async def _get_payload(self, version: int, identifier: Any) -> Any:
+        client_id = to_bytes(identifier, 8, "payloadId")
+        token = next(self._tokens)
+        future: asyncio.Future[_Payload] = asyncio.get_running_loop().create_future()
+        self._asked[token], self._versions[token] = future, version
+        try:
+            self._tell(PayloadAsked(token, client_id))
+            async with asyncio.timeout(GET_PAYLOAD_S_MAX):
+                payload = await future
+        except TimeoutError:
+            raise RpcError(ERROR_CODE_WITHOUT_ANSWER, "no client answered getPayload in time") from None
+        finally:
+            self._asked.pop(token, None)
+            self._versions.pop(token, None)
+            self._blocks.pop(token, None)
+        context = "l2" if payload.source is Source.L2 else "builder"
+        self._metrics.count("rpc_blocks_created", source=context)
+        self._log.info(
+            "returning block", context=context, payload_id=identifier, flashblocks=payload.flashblocks, version=version
+        )
+        return payload.raw if payload.envelope is None else get_payload_answer(payload.envelope, version)
+
+    async def _ask_for_blocks(self, asked: AskForBlocks) -> None:
+        version = self._versions.get(asked.token, 4)
+        method = f"engine_getPayloadV{version}"
+        found: dict[Source, Any] = {}
+        self._blocks[asked.token] = found
+        builder: Offer | None = None
+        l2_call = asyncio.create_task(self._own_block_of_l2(method, asked))
+        if asked.builder_id is not None:
+            raw = await self._to_builder(method, [data(asked.builder_id)])
+            builder = None if raw is None else await self._judge(raw)
+            found[Source.BUILDER] = raw
+        try:
+            found[Source.L2] = await l2_call
+        except RpcError as error:
+            self._fail(asked.token, error)  # the id is wrong, not the client
+            return
+        l2 = None if found[Source.L2] is None else _offer(found[Source.L2])
+        self._tell(BlocksOffered(asked.token, asked.client_id, l2, builder))
+
+    async def _judge(self, raw: Any) -> Offer | None:
+        """A builder's whole block is answered only when the execution client finds it VALID."""
+        try:
+            envelope = Envelope.from_json(raw)
+        except WireError:
+            return None
+        verdict = await self._l2.judge_block(envelope)
+        return Offer(envelope.payload.gas_used, verdict.status is Status.VALID)
+
+    async def _own_block_of_l2(self, method: str, asked: AskForBlocks) -> Any:
+        try:
+            return await self._l2.rpc.call(method, data(asked.client_id))
+        except (RpcRefused, RpcUnknown) as error:
+            if isinstance(error, RpcRefused) and error.code == UNKNOWN_PAYLOAD:
+                raise RpcError(error.code, error.message, error.data) from None
+            self._log.warning("the execution client has no block", method=method, error=str(error))
+            return None
+
+    async def _to_l2(self, method: str, params: list[Any], tell: Target | None = None) -> Any:
+        try:
+            answer = await self._l2.rpc.call(method, *params)
+        except RpcRefused as error:
+            # An answer with an error of the protocol is the caller's fault; the client itself is well.
+            raise RpcError(error.code, error.message, error.data) from None
+        except RpcUnknown as error:
+            if tell is not None:
+                self._tell(Called(tell, f"{method}: {error}"))
+            raise RpcError(ERROR_CODE_WITHOUT_ANSWER, str(error)) from None
+        if tell is not None:
+            self._tell(Called(tell))
+        return answer
+
+    async def _to_builder(self, method: str, params: list[Any], tell: bool = False) -> Any:
+        failure, answer = "", None
+        try:
+            answer = await self._builder.rpc.call(method, *params)
+        except (RpcRefused, RpcUnknown) as error:
+            failure = f"{method}: {error}"
+            self._log.warning("the builder did not do it", method=method, error=str(error))
+        if tell:
+            self._tell(Called(Target.BUILDER, failure))
+        return answer
+
+    def _resolve(self, token: int, payload: _Payload) -> None:
+        future = self._asked.get(token)
+        if future is not None and not future.done():
+            future.set_result(payload)
+
+    def _fail(self, token: int, error: RpcError | None = None) -> None:
+        future = self._asked.get(token)
+        if future is not None and not future.done():
+            future.set_exception(error or RpcError(ERROR_CODE_WITHOUT_ANSWER, "the execution client has no payload"))
+
+
+def get_payload_answer(envelope: Envelope, version: int) -> dict[str, Any]:
+    """An envelope as engine_getPayload of this version answers it, with OP's parentBeaconBlockRoot."""
+    answer: dict[str, Any] = {
+        "executionPayload": envelope.payload.to_json(),
+        "blockValue": "0x0",
+        "blobsBundle": {"commitments": [], "proofs": [], "blobs": []},
+        "shouldOverrideBuilder": False,
+        "parentBeaconBlockRoot": data(envelope.parent_beacon_block_root),
+    }
+    if version >= 4:
+        answer["executionRequests"] = []
+    return answer
+
+
+def _payload_id_of(answer: Any) -> bytes | None:
+    text = answer.get("payloadId") if isinstance(answer, dict) else None
+    try:
+        return None if text is None else to_bytes(text, 8, "payloadId")
+    except WireError:
+        return None
+
+
+def _offer(raw: Any) -> Offer | None:
+    try:
+        return Offer(Envelope.from_json(raw).payload.gas_used)
+    except WireError:
+        return None
