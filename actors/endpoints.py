@@ -36,7 +36,8 @@ def describe(
         "rpc": {"http": first_rpc[0]["http"], "ws": first_rpc[0]["ws"]} if first_rpc else None,
         "stream": [proxy["ws"] for proxy in of_kind["websocket-proxy"]],
         "accounts": [
-            {"address": address, "private_key": key} for address, key in zip(FUNDED_ADDRESSES, FUNDED_KEYS, strict=True)
+            {"address": checksummed(funded.address), "private_key": "0x" + funded.private_key.hex()}
+            for funded in TEST_ACCOUNTS
         ],
         "groups": [
             {
