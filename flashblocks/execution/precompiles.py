@@ -30,8 +30,8 @@ def address(number: int) -> bytes:
     return number.to_bytes(20, "big")
 
 
-def table(rules: Rules) -> dict[bytes, Precompile]:
-    """Address → function of every precompile under these rules."""
+def table(rules: Rules, native: bool = True) -> dict[bytes, Precompile]:
+    """Address → function of every precompile under these rules; without `native`, all of them py-evm's."""
     found: dict[bytes, Precompile] = dict(PRAGUE_PRECOMPILES if rules.isthmus else CANCUN_PRECOMPILES)
     found[address(P256_VERIFY)] = run_p256
     limits = dict(GRANITE_LIMITS_BYTES)
