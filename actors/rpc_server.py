@@ -118,12 +118,13 @@ class RpcServer:
         cors_origins: str | None = None,
         request_size_bytes_max: int = REQUEST_SIZE_BYTES_MAX,
         fallback: Callable[[str, list[Any]], Awaitable[Any]] | None = None,
+        admit: Callable[[str], None] | None = None,
     ) -> None:
         self.host, self.port, self.methods = host, port, dict(methods)
         self.session_methods = dict(session_methods or {})
         self.registry = registry if registry is not None else CollectorRegistry()
         self._log, self._secret, self._probes, self._cors = log, jwt_secret, probes, cors_origins
-        self._fallback = fallback
+        self._fallback, self._admit = fallback, admit
         self._sockets: set[web.WebSocketResponse] = set()
         self._errors = Counter(
             "flashblocks_rpc_errors", "RPC calls answered with an error", ["code"], registry=self.registry
@@ -170,6 +171,8 @@ class RpcServer:
 
     async def call(self, method: str, params: list[Any], session: RpcSession | None = None) -> Any:
         """Run one method as a client's call would; raises RpcError."""
+        if self._admit is not None:
+            self._admit(method)  # raises RpcError where a limit is reached
         handler = self.methods.get(method)
         try:
             if handler is not None:
