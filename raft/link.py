@@ -17,7 +17,8 @@ ERROR: Final = 4
 
 READ_BYTES_MAX: Final = 4 * 1024 * 1024
 """Most bytes taken from one link before another one gets its turn."""
-RECV_BYTES: Final = 256 * 1024
+JOIN_BYTES_MAX: Final = 256 * 1024
+"""Smaller frames are sent with their length in one call."""
 KEEPALIVE: Final = b""
 """The empty message: it only says that the sender lives."""
 
@@ -90,7 +91,7 @@ class Link:
             self._waiting_for_keys.append(message)
             return
         length, sealed = self._channel.seal(message)
-        if len(sealed) < RECV_BYTES:
+        if len(sealed) < JOIN_BYTES_MAX:
             self._write(length + sealed)
         else:
             self._write(length, sealed)
@@ -158,23 +159,24 @@ class Link:
     def _receive(self) -> None:
         taken = 0
         while self._socket is not None and taken < READ_BYTES_MAX:
+            space = self._channel.space()
             try:
-                data = self._socket.recv(RECV_BYTES)
+                count = self._socket.recv_into(space)
             except OSError as error:
                 if error.errno not in _WOULD_BLOCK:
                     self.end(f"cannot receive: {error.strerror}", peer_closed=True)
                 return
-            if not data:
+            if count == 0:
                 self.end("closed by the peer", peer_closed=True)
                 return
-            taken += len(data)
-            self._deliver(data)
-            if len(data) < RECV_BYTES:
+            taken += count
+            self._deliver(count)
+            if count < len(space):
                 return
 
-    def _deliver(self, data: bytes) -> None:
+    def _deliver(self, count: int) -> None:
         try:
-            messages = self._channel.feed(data)
+            messages = self._channel.advance(count)
         except ChannelError as error:
             self.end(str(error))
             return
