@@ -106,8 +106,10 @@ class _Gap(msgspec.Struct):
 class Ordering:
     """The state of the one stream. Pure: `now` is an argument, and the same facts give the same decisions."""
 
-    def __init__(self, settings: OrderSettings | None = None) -> None:
+    def __init__(self, settings: OrderSettings | None = None, start: Key | None = None) -> None:
+        """`start` is the first place wanted; without one the stream begins with the first index 0."""
         self.settings = settings or OrderSettings()
+        self._start = start
         self.counters = OrderCounters()
         self.epoch = 0
         self.last: Arrival | None = None
@@ -118,8 +120,8 @@ class Ordering:
 
     @property
     def wanted(self) -> Key | None:
-        """The place a reconnecting upstream should resume from; None before anything was delivered."""
-        return (self.last.number, self.last.index + 1) if self.last is not None else None
+        """The place a reconnecting upstream should resume from; before anything was delivered the wanted start."""
+        return (self.last.number, self.last.index + 1) if self.last is not None else self._start
 
     @property
     def gap_open(self) -> bool:
@@ -193,7 +195,8 @@ class Ordering:
         if self.last is not None and self._is_other_payload(arrival, self.last):
             self.counters.equivocations += 1
             return False
-        if self.last is not None and arrival.key < self.last.key:
+        earliest = self.last.key if self.last is not None else self._start
+        if earliest is not None and arrival.key < earliest:
             self.counters.late += 1
             return False
         return True
@@ -265,7 +268,7 @@ class Ordering:
         """
         last = self.last
         if last is None:
-            return arrival.index == 0
+            return arrival.index == 0 or arrival.key == self._start
         if arrival.number == last.number:
             return arrival.index == last.index + 1
         return arrival.index == 0 and self._may_be_next_block(arrival, last)

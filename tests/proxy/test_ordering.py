@@ -195,6 +195,17 @@ def test_digests_are_remembered_for_a_bounded_number_of_blocks():
     assert (made.counters.equivocations, made.counters.late) == (1, 1)
 
 
+def test_a_stream_may_begin_where_it_is_told_to():
+    made = Ordering(start=(7, 1))
+    made.upstream_up(0, False)
+    assert made.wanted == (7, 1)
+    assert feed(made, *(arrival(7, i) for i in range(3))) == [(7, 1), (7, 2)]
+    assert made.counters.late == 1
+    made = Ordering(start=(7, 1))
+    made.upstream_up(0, False)
+    assert feed(made, arrival(9, 0)) == [(9, 0)]
+
+
 UPSTREAMS = 3
 
 
