@@ -112,6 +112,8 @@ class Control:
         self.stopped = False
         self.health = Health(Sickness.STARTING, Readiness.UNKNOWN)
         self.state_changes = 0
+        self.actions = 0
+        """Actions begun so far: a question asked before one began has nothing to say after it."""
         self._successors = Successors()
         self._busy: Decision | None = None
         self._not_before = float("-inf")
@@ -169,6 +171,7 @@ class Control:
         action = decide(self._facts(now, successor is not None))
         if action in (Action.NOTHING, Action.WAIT):
             return None
+        self.actions += 1
         self._leadership_news_then = self._leadership_news
         transfers = action in (Action.TRANSFER, Action.STOP_AND_TRANSFER)
         if transfers and successor is not None:
@@ -180,6 +183,7 @@ class Control:
     def on_done(self, now: float, ok: bool, jitter: float = 1.0) -> None:
         """The action under way ended. After a failure the table is looked at again after a back-off.
 
+        STOP_AND_TRANSFER is ok when leadership is elsewhere; whether the sequencer stopped comes with `on_active`.
         `jitter` in 0..1 spreads the retries of several nodes.
         """
         assert self._busy is not None, "no action is under way"
@@ -206,7 +210,7 @@ class Control:
             self.active = True
             self._started_at = now
             self._start_failures = 0
-        elif action in (Action.STOP, Action.STOP_AND_TRANSFER):
+        elif action is Action.STOP:
             self.active = False
         transferred = action in (Action.TRANSFER, Action.STOP_AND_TRANSFER)
         if transferred and self._leadership_news == self._leadership_news_then:

@@ -180,6 +180,7 @@ def test_leadership_goes_to_a_fitter_voter_only(sickness, candidate, handed) -> 
 def test_two_groups_with_stale_reports_of_each_other_do_not_play_ping_pong() -> None:
     control = leader(Sickness.ROLLUP_BOOST_PARTIAL)
     assert control.next(0.0, [READY]) == Decision(Action.STOP_AND_TRANSFER, "b")
+    control.on_active(False)
     control.on_done(0.01, ok=True)
     control.on_leadership(False)
     control.on_leadership(True)
@@ -224,6 +225,7 @@ TRANSCRIPTS = {
         claimed                   start sequencer
         done                      -
         health CONNECTION_DOWN    stop sequencer and transfer leadership b
+        active off                -
         done                      -
         leadership off            -
         health NONE               -
@@ -233,6 +235,7 @@ TRANSCRIPTS = {
         claimed                   start sequencer
         done                      -
         health ROLLUP_BOOST_PARTIAL   stop sequencer and transfer leadership b
+        active off                -
         done                      -
         leadership off            -
     """,
@@ -267,8 +270,11 @@ TRANSCRIPTS = {
         claimed                   start sequencer
         done                      -
         health NO_PROGRESS        stop sequencer and transfer leadership b
-        done                      -
         leadership off            -
+        done                      stop sequencer
+        failed                    -
+        wait 3                    stop sequencer
+        done                      -
     """,
 }
 

@@ -1,0 +1,446 @@
+"""The conductor: leader election, health, the control loop, and the only door of the public stream.
+
+The rules are in `flashblocks.conductor`, the ledger in `raft`; here are the sockets. Nothing on the way from a lost
+leader to the next flashblock waits for a timer: leadership, claims, closed sockets and commits are events, and every
+event asks the control table what to do now. A slow tick looks at what only time can tell (silence, the watchdog).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from actors.conductor_peers import ConductorPeers
+from actors.conductor_rpc import ConductorRpc
+from actors.conductor_sequencer import SequencerHandle
+from actors.conductor_stream import Stream
+from actors.frame_link import FrameClient, FrameServer
+from actors.lifeline import Lifeline
+from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
+from actors.rpc_server import Probes, RpcServer
+from actors.sidecar import read_genesis_hash
+from flashblocks.conductor.control import Action, Control, Decision
+from flashblocks.conductor.health import Health, HealthLimits, HealthMonitor, Readiness, Sickness
+from flashblocks.conductor.ledger_shape import SealedBlock
+from flashblocks.conductor.watchdog import ProgressWatchdog
+from flashblocks.wire.frames import FlashblockFrame, Frame, HealthFrame
+from flashblocks.wire.hexadecimal import WireError
+from raft.commands import Accepted, Appended, Claim, Claimed, Event, Refused, Sealed
+from raft.journal import JournalDamaged, move_aside
+from raft.node import RaftNode, Transferred
+from raft.settings import RaftSettings, read_password
+
+TICK_S = 0.05
+CLAIM_S_MAX = 1.0
+CLAIM_RETRY_S = 0.05
+TRANSFER_S_MAX = 0.5
+HEALTHZ_S_MAX = 0.5
+RAFT_DIRECTORY = "raft"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every option of a conductor; `healthcheck_…` are op-conductor's."""
+
+    name: str
+    group: int = 0
+    host: str = "127.0.0.1"
+    data_dir: str
+    log_level: str = "info"
+    genesis_path: str = ""
+    genesis_hash: str = ""
+    """Hash of the genesis block; read from chain.json beside the genesis file where it is not given."""
+    rpc_port: int = 8547
+    ws_port: int = 8546
+    raft_port: int = 50050
+    raft_peers: dict[str, str]
+    raft_password_path: str
+    peer_urls: dict[str, str] = {}
+    """RPC of the other conductors, by name: asked how fit their groups are to lead."""
+    op_node_url: str
+    rollup_boost_url: str
+    rollup_boost_ws_url: str
+    execution_url: str = ""
+    block_time_s: int = 2
+    flashblock_time_ms: int = 200
+    paused: bool = False
+    healthcheck_interval_s: float = 0.25
+    healthcheck_unsafe_interval_s: float = 5.0
+    healthcheck_min_peer_count: int = 1
+    healthcheck_silence_s_max: float = 1.0
+    healthcheck_rollup_boost_partial_healthiness_tolerance_limit: int = 0
+    healthcheck_rollup_boost_partial_healthiness_tolerance_interval_s: float = 0.0
+
+
+class Conductor:
+    """One conductor; `start` serves at once, everybody else may come later and in any order."""
+
+    def __init__(self, settings: Settings, log: Any) -> None:
+        self.settings, self.log = settings, log
+        self._raft_directory = Path(settings.data_dir) / RAFT_DIRECTORY
+        self.raft = RaftNode(self._raft_settings())
+        self.control = Control(paused=settings.paused)
+        self.health = HealthMonitor(self._health_limits())
+        self.watchdog = ProgressWatchdog(settings.flashblock_time_ms / 1000, settings.block_time_s)
+        self.stream = Stream(self.raft, settings.name, log)
+        self.sequencer = SequencerHandle(settings.op_node_url, lambda: self.raft.ledger, log)
+        self.sequencer.bind(lambda: self.control.active and self.control.leader, self._on_pushed)
+        self.peers = ConductorPeers(settings.peer_urls, settings.name, self.raft, log)
+        self.overridden = False
+        self._claims_without_commit = 0
+        self._leadership = 0
+        self._action: asyncio.Task[None] | None = None
+        self._group: asyncio.TaskGroup | None = None
+        self._poll_wanted = asyncio.Event()
+        self._fault: asyncio.Event = asyncio.Event()
+        self.boost_http = RpcClient(settings.rollup_boost_url, timeout_s=HEALTHZ_S_MAX)
+        self.execution = RpcClient(settings.execution_url, timeout_s=HEALTHZ_S_MAX)
+        self._lifeline = Lifeline(settings.op_node_url, self._on_op_node)
+        self.boost = FrameClient(settings.rollup_boost_ws_url, self._on_boost_frame, self._on_boost)
+        self.public = FrameServer(settings.host, settings.ws_port, "/ws", greet=self.stream.greet)
+        self.stream.bind(self.public, self.boost)
+        self.raft.on_event(self._on_event)
+        self.raft.on_leadership(self._on_leadership)
+        self.raft.on_fault(self._on_fault)
+        registry = CollectorRegistry()
+        self._make_metrics(registry)
+        self.server = RpcServer(
+            settings.host,
+            settings.rpc_port,
+            ConductorRpc(self).methods(),
+            name="conductor",
+            log=log,
+            probes=self._probes,
+            registry=registry,
+        )
+
+    def _raft_settings(self) -> RaftSettings:
+        settings = self.settings
+        return RaftSettings(
+            node_id=settings.name,
+            peers=settings.raft_peers,
+            data_dir=self._raft_directory,
+            password=read_password(Path(settings.raft_password_path)),
+            genesis_number=0,
+            genesis_hash=read_genesis_hash(settings.genesis_hash, settings.genesis_path),
+            listen=f"{settings.host}:{settings.raft_port}",
+        )
+
+    def _health_limits(self) -> HealthLimits:
+        settings = self.settings
+        return HealthLimits(
+            unsafe_interval_s=settings.healthcheck_unsafe_interval_s,
+            silence_s_max=settings.healthcheck_silence_s_max,
+            min_peer_count=min(settings.healthcheck_min_peer_count, len(settings.raft_peers) - 1),
+            partial_tolerance_limit=settings.healthcheck_rollup_boost_partial_healthiness_tolerance_limit,
+            partial_tolerance_interval_s=settings.healthcheck_rollup_boost_partial_healthiness_tolerance_interval_s,
+        )
+
+    def _make_metrics(self, registry: CollectorRegistry) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"op_conductor_{name}", text, labels, registry=registry)
+
+        self._transfers = counter("leader_transfers", "Leadership transfers", "success")
+        self._starts = counter("sequencer_starts", "Sequencer starts", "success")
+        self._stops = counter("sequencer_stops", "Sequencer stops", "success")
+        self._checks = counter("healthchecks", "Health verdicts that changed", "sickness")
+        published = Gauge("op_conductor_flashblocks_published", "Flashblocks published", registry=registry)
+        published.set_function(lambda: self.stream.published)
+        epoch = Gauge("op_conductor_epoch", "Newest claimed epoch", registry=registry)
+        epoch.set_function(lambda: self.raft.ledger.epoch)
+        clients = Gauge("op_conductor_websocket_clients_connected", "Subscribers of /ws", registry=registry)
+        clients.set_function(lambda: len(self.public.peers))
+
+    async def start(self) -> None:
+        """Open the journal, join the group, bind the ports. A damaged journal is put aside: the peers have it all."""
+        self._raft_directory.mkdir(parents=True, exist_ok=True)
+        try:
+            await self.raft.start()
+        except JournalDamaged as error:
+            aside = move_aside(self._raft_directory)
+            self.log.error("journal damaged, rejoining from the peers", error=str(error), kept=str(aside))
+            await self.raft.start()
+        await self.public.start()
+        await self.server.start()
+        self.log.info("conductor serves", rpc=self.server.url, ws=self.public.port)
+
+    async def run(self) -> None:
+        """Conduct until cancelled; a fault of the Raft node ends the process, which is then restarted."""
+        self._lifeline.start()
+        await self.boost.start()
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            group.create_task(self.sequencer.keep_level())
+            group.create_task(self.peers.keep_asking())
+            group.create_task(self._keep_polling_op_node())
+            group.create_task(self._keep_polling_rollup_boost())
+            group.create_task(self._keep_ticking())
+            group.create_task(self._fail_with_raft())
+            group.create_task(self.boost.run())
+            group.create_task(self.public.run())
+            self.sequencer.want_level()
+            if self.raft.is_leader:  # elected before anybody listened
+                self._claim()
+
+    async def close(self) -> None:
+        """Leave: a leader hands on first, so that nobody has to notice its death. Bounded, idempotent."""
+        if self.raft.is_leader:
+            with contextlib.suppress(Exception):
+                await self.transfer(None)
+        await self._lifeline.close()
+        await self.boost.close()
+        await self.stream.close()
+        await self.server.close()
+        await self.public.close()
+        await asyncio.gather(
+            self.sequencer.close(), self.peers.close(), self.boost_http.close(), self.execution.close()
+        )
+        await self.raft.close()
+
+    # Events
+
+    def _on_event(self, event: Event, replayed: bool) -> None:
+        now = time.time()
+        if isinstance(event, Claimed):
+            self._claims_without_commit += 1
+        elif isinstance(event, Appended | Sealed):
+            self._claims_without_commit = 0
+        self.stream.on_event(event, replayed)
+        if replayed:
+            return
+        if isinstance(event, Claimed):
+            self._on_claimed(now, event)
+        elif isinstance(event, Appended | Sealed) and event.node == self.settings.name:
+            self.watchdog.on_commit(now)
+        if not isinstance(event, Claimed | Appended):  # sealed or restored: the head moved
+            self.sequencer.want_level()
+        self._look(now)
+
+    def _on_claimed(self, now: float, event: Claimed) -> None:
+        if event.epoch == self.stream.publisher.epoch:
+            self.control.on_claimed()
+            self.watchdog.on_leading(now, self._claims_without_commit - 1)
+        else:
+            self.watchdog.on_follower()
+
+    def _on_leadership(self, leading: bool, term: int) -> None:
+        self.log.info("leadership", leading=leading, term=term, epoch=self.raft.ledger.epoch)
+        self._leadership += 1
+        self.control.on_leadership(leading)
+        if leading:
+            self._claim()
+        else:
+            self.stream.on_leadership_lost()
+            self.watchdog.on_follower()
+        self._look(time.time())
+
+    def _claim(self) -> None:
+        if self._group is not None:
+            self._group.create_task(self._claim_epoch(self._leadership), name="claim")
+
+    async def _claim_epoch(self, leadership: int) -> None:
+        """Claim the next epoch, until it is ours or leadership is gone."""
+        while self.raft.is_leader and leadership == self._leadership:
+            epoch = max(self.raft.ledger.epoch + 1, self.raft.term)
+            outcome = await self.raft.propose(Claim(epoch, self.settings.name), CLAIM_S_MAX)
+            if isinstance(outcome, Accepted):
+                return
+            self.log.info("claim not accepted", epoch=epoch, outcome=str(outcome))
+            if not isinstance(outcome, Refused):
+                await asyncio.sleep(CLAIM_RETRY_S)
+
+    def _on_fault(self, fault: str) -> None:
+        self.log.error("the raft node stopped", fault=fault)
+        self._fault.set()
+
+    def _on_op_node(self, up: bool) -> None:
+        self.log.info("op-node up" if up else "op-node down")
+        self.health.on_op_node(time.time(), up)
+        if up:
+            self._poll_wanted.set()
+            self.sequencer.want_level()
+        else:
+            self.control.on_active(False)  # a dead op-node does not sequence, and a new one starts stopped
+        self._look(time.time())
+
+    def _on_boost(self, up: bool) -> None:
+        self.log.info("rollup-boost up" if up else "rollup-boost down")
+        self.stream.on_boost(up)
+        if not up:
+            self.health.on_rollup_boost(time.time(), None)
+        self._look(time.time())
+
+    def _on_boost_frame(self, frame: Frame) -> None:
+        if isinstance(frame, FlashblockFrame):
+            self.stream.offer(frame)
+        elif isinstance(frame, HealthFrame):
+            self._on_boost_status(frame.status)
+
+    def _on_boost_status(self, status: int) -> None:
+        now = time.time()
+        self.health.on_rollup_boost(now, status)
+        self.watchdog.builder = status == 200
+        self._look(now)
+
+    def _on_pushed(self, block: SealedBlock) -> None:
+        now = time.time()
+        self.health.on_head(now, block.number, now)
+        self._look(now)
+
+    # Decisions
+
+    def _look(self, now: float) -> None:
+        """Look at all facts and act on what the table says."""
+        self.health.on_ledger(now, self.raft.ledger.head_number)
+        self.control.on_health(self._verdict(now))
+        if self._group is None or self._action is not None:
+            return
+        decision = self.control.next(now, self.peers.candidates(now) if self.control.leader else [])
+        if decision is not None:
+            self._action = self._group.create_task(self._act(decision), name=decision.action.value)
+
+    def _verdict(self, now: float) -> Health:
+        verdict = self.health.health(now)
+        if self.watchdog.stuck(now) and not self.control.paused:
+            verdict = Health(Sickness.NO_PROGRESS, min(verdict.readiness, Readiness.BEHIND, key=lambda r: r.value))
+        if verdict.sickness is not self.control.health.sickness:
+            self.log.info("health", sickness=verdict.sickness.name, readiness=verdict.readiness.name)
+            self._checks.labels(verdict.sickness.name).inc()
+        return verdict
+
+    async def _act(self, decision: Decision) -> None:
+        self.log.info("action", action=decision.action.value, target=decision.target, epoch=self.raft.ledger.epoch)
+        try:
+            ok = await self._carry_out(decision)
+        finally:
+            self._action = None
+        self.control.on_done(time.time(), ok, random.random())
+        self._look(time.time())
+
+    async def _carry_out(self, decision: Decision) -> bool:
+        if decision.action is Action.START:
+            ok = await self.sequencer.start()
+            self._starts.labels(str(ok).lower()).inc()
+            return ok
+        if decision.action is Action.STOP:
+            return await self.stop_sequencer()
+        ok = await self.transfer(decision.target)
+        if decision.action is Action.STOP_AND_TRANSFER and (ok or not self.raft.is_leader):
+            # Leadership first: our op-node can commit nothing from here on, and its successor need not wait for it.
+            self.control.on_active(not await self.stop_sequencer())
+        return ok
+
+    async def stop_sequencer(self) -> bool:
+        """Stop the own op-node; a dead one is stopped."""
+        ok = not self._lifeline.up or await self.sequencer.stop()
+        self._stops.labels(str(ok).lower()).inc()
+        return ok
+
+    async def transfer(self, target: str | None) -> bool:
+        """Hand leadership to `target`, or to the fittest voter; True when it is elsewhere."""
+        if target is None:
+            judged = self.peers.candidates(time.time())
+            target = judged[0].node if judged else None
+        outcome = await self.raft.transfer_leadership(target, TRANSFER_S_MAX)
+        ok = isinstance(outcome, Transferred) or not self.raft.is_leader
+        self._transfers.labels(str(ok).lower()).inc()
+        self.log.info("transfer", target=target, outcome=str(outcome))
+        if not ok:
+            self.stream.on_boost(
+                self.boost.connected
+            )  # what it offered meanwhile was refused: tell it that we still lead
+        return ok
+
+    def resume(self, active: bool | None) -> None:
+        """Let the control loop act again."""
+        if active is not None:
+            self.control.on_active(active)
+        self.control.paused = False
+        self._look(time.time())
+
+    # What only time or a question can tell
+
+    async def _keep_ticking(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            self._look(time.time())
+
+    async def _keep_polling_op_node(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.settings.healthcheck_interval_s):
+                    await self._poll_wanted.wait()
+            self._poll_wanted.clear()
+            if self._lifeline.up:
+                await self._poll_op_node()
+
+    async def _poll_op_node(self) -> None:
+        asked = self.control.actions
+        try:
+            answer = await self.sequencer.ask()
+        except (RpcRefused, RpcUnknown, WireError) as error:
+            self.log.debug("op-node did not answer", error=str(error))
+            return
+        now = time.time()
+        self.health.on_op_node_answer(now, answer.head_number, answer.head_timestamp, answer.peers)
+        self.watchdog.on_head(answer.head_timestamp)
+        if self._action is None and asked == self.control.actions:
+            self.control.on_active(answer.active)
+        if answer.head_number < self.raft.ledger.head_number:
+            self.sequencer.want_level()
+        self._look(now)
+
+    async def _keep_polling_rollup_boost(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.healthcheck_interval_s)
+            if not self.boost.connected:
+                continue
+            with contextlib.suppress(RpcUnknown):
+                status, _ = await self.boost_http.get("/healthz")
+                if self.boost.connected:
+                    self._on_boost_status(status)
+
+    async def _fail_with_raft(self) -> None:
+        await self._fault.wait()
+        raise RuntimeError(f"the raft node stopped: {self.raft.fault}")
+
+    # What others see
+
+    def status(self) -> dict[str, Any]:
+        """Role, health, epoch and position."""
+        view = self.raft.ledger
+        open_block = view.open
+        return {
+            "component": "conductor",
+            "name": self.settings.name,
+            "group": self.settings.group,
+            "pid": os.getpid(),
+            "role": "leader" if self.raft.is_leader else "follower",
+            "leader": self.raft.leader(),
+            "health": self.control.health.sickness.name.lower() if not self.control.health.healthy else "healthy",
+            "readiness": self.control.readiness.name.lower(),
+            "active": self.control.active,
+            "paused": self.control.paused,
+            "epoch": view.epoch,
+            "owner": view.owner,
+            "publishing": self.stream.publisher.epoch is not None,
+            "number": open_block.number if open_block is not None else view.head_number,
+            "index": open_block.last_index if open_block is not None else None,
+            "sealed": view.head_number,
+            "rollup_boost": self.health.rollup_boost_status,
+            "published": self.stream.published,
+            "subscribers": len(self.public.peers),
+            "raft": self.raft.status(),
+        }
+
+    def _probes(self) -> Probes:
+        health = (200, "OK") if self.control.health.healthy else (503, self.control.health.sickness.value)
+        ready = (200, "OK") if self.raft.leader() is not None else (503, "no raft leader")
+        return Probes(health, ready)

@@ -1,0 +1,327 @@
+"""`conductor_*` with op-conductor's names, parameters, results and texts; the leader-only proxies; private methods."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
+from actors.rpc_server import Method
+from flashblocks.wire.assembly import assemble, attributes_of
+from flashblocks.wire.engine import Envelope, envelope_to_bytes
+from flashblocks.wire.flashblock import decode_body
+from flashblocks.wire.hexadecimal import data, quantity
+from flashblocks.wire.jsonrpc import SERVER_ERROR, RpcError
+from raft.commands import Accepted, Reason, Refused, Seal, SealBlock
+from raft.ledger import OpenBlock
+
+if TYPE_CHECKING:
+    from actors.conductor import Conductor
+
+COMMIT_S_MAX = 1.0
+PROXY_S_MAX = 5.0
+DIAL_S_MAX = 5.0
+PAUSE_S_MAX = 5.0
+MEMBERSHIP_VERSION = 1
+"""The membership never changes, so its version does not either."""
+
+NOT_LEADER = "node is not the leader"
+LEADERSHIP_LOST = "leadership lost while committing log"
+REFUSING = "refusing to proxy request to non-leader sequencer"
+MISMATCHES = (Reason.PREFIX_MISMATCH, Reason.FLASHBLOCKS_COMMITTED, Reason.OTHER_PAYLOAD)
+LEADER_REASONS = (
+    Reason.NOT_LEADER,
+    Reason.TRANSFERRING,
+    Reason.STALE_EPOCH,
+    Reason.UNCLAIMED_EPOCH,
+    Reason.WRONG_OWNER,
+)
+
+
+class ConductorRpc:
+    """The methods of one conductor."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self._conductor = conductor
+
+    def methods(self) -> dict[str, Method]:
+        """Name → coroutine, as `RpcServer` takes them."""
+        own: dict[str, Method] = {
+            "overrideLeader": self.override_leader,
+            "leaderOverridden": self.leader_overridden,
+            "pause": self.pause,
+            "resume": self.resume,
+            "stop": self.stop,
+            "paused": self.paused,
+            "stopped": self.stopped,
+            "active": self.active,
+            "sequencerHealthy": self.sequencer_healthy,
+            "leader": self.leader,
+            "leaderWithID": self.leader_with_id,
+            "addServerAsVoter": self.add_server,
+            "addServerAsNonvoter": self.add_server,
+            "demoteVoter": self.remove_server,
+            "removeServer": self.remove_server,
+            "transferLeader": self.transfer_leader,
+            "transferLeaderToServer": self.transfer_leader_to_server,
+            "clusterMembership": self.cluster_membership,
+            "commitUnsafePayload": self.commit_unsafe_payload,
+        }
+        op_node, execution = self._conductor.sequencer.client, self._conductor.execution
+        return {
+            **{f"conductor_{name}": method for name, method in own.items()},
+            "eth_getBlockByNumber": self._leader_only(execution, "eth_getBlockByNumber"),
+            "optimism_outputAtBlock": self._leader_only(op_node, "optimism_outputAtBlock"),
+            "optimism_syncStatus": self._leader_only(op_node, "optimism_syncStatus"),
+            "optimism_rollupConfig": self._leader_only(op_node, "optimism_rollupConfig"),
+            "admin_sequencerActive": self._leader_only(op_node, "admin_sequencerActive"),
+            "miner_setMaxDASize": self._pass_on(execution, "miner_setMaxDASize"),
+            "flashblocks_openBlock": self.open_block,
+            "flashblocks_readiness": self.readiness,
+            "flashblocks_status": self.status,
+        }
+
+    # Leadership and the loop
+
+    async def override_leader(self, override: bool) -> None:
+        """Disaster recovery: answer as the leader whatever Raft says. This gives up what a majority guarantees."""
+        if not isinstance(override, bool):
+            raise RpcError(SERVER_ERROR, "overrideLeader: expected a boolean")
+        self._conductor.log.error("LEADER OVERRIDE: no majority stands behind this node's answers", override=override)
+        self._conductor.overridden = override
+
+    async def leader_overridden(self) -> bool:
+        """Whether an operator has overridden the leader."""
+        return self._conductor.overridden
+
+    async def pause(self) -> None:
+        """Let the control loop act on nothing; returns when what was under way is through."""
+        self._conductor.control.paused = True
+        deadline = time.monotonic() + PAUSE_S_MAX
+        while self._conductor.control.busy is not None:
+            if time.monotonic() > deadline:
+                raise RpcError(SERVER_ERROR, "pause timed out")
+            await asyncio.sleep(0.01)
+
+    async def resume(self) -> None:
+        """Let the control loop act again, on what the op-node says now."""
+        if self._conductor.control.stopped:
+            raise RpcError(SERVER_ERROR, "cannot resume a stopped conductor")
+        self._conductor.resume(await self._conductor.sequencer.active())
+
+    async def stop(self) -> None:
+        """Stop acting for good; a leader hands on first. The node goes on voting and replicating."""
+        conductor = self._conductor
+        conductor.control.stopped = True
+        if conductor.raft.is_leader:
+            await conductor.transfer(None)
+            await conductor.stop_sequencer()
+
+    async def paused(self) -> bool:
+        """Whether the control loop is paused."""
+        return self._conductor.control.paused
+
+    async def stopped(self) -> bool:
+        """Whether the conductor was stopped."""
+        return self._conductor.control.stopped
+
+    async def active(self) -> bool:
+        """Neither paused nor stopped."""
+        return not (self._conductor.control.paused or self._conductor.control.stopped)
+
+    async def sequencer_healthy(self) -> bool:
+        """The last verdict on the own group."""
+        return self._conductor.control.health.healthy
+
+    async def leader(self) -> bool:
+        """Whether this node leads, by its own view or by an operator's word."""
+        return self._leads()
+
+    async def leader_with_id(self) -> dict[str, Any]:
+        """The leader as this node sees it."""
+        if self._conductor.overridden:
+            return {"id": "N/A (Leader overridden)", "addr": "N/A", "suffrage": 0}
+        leader = self._conductor.raft.leader()
+        if leader is None:
+            return {"id": "", "addr": "", "suffrage": 0}
+        return {"id": leader, "addr": self._conductor.settings.raft_peers.get(leader, ""), "suffrage": 0}
+
+    async def transfer_leader(self) -> None:
+        """Hand leadership to the fittest voter; nothing to do for a follower."""
+        await self._transfer(None)
+
+    async def transfer_leader_to_server(self, server_id: str, addr: str) -> None:
+        """Hand leadership to that member."""
+        peers = self._conductor.settings.raft_peers
+        if not self._conductor.raft.is_leader:
+            raise RpcError(SERVER_ERROR, NOT_LEADER)
+        if peers.get(server_id) is None or (addr and peers[server_id] != addr):
+            raise RpcError(SERVER_ERROR, f"server {server_id} at {addr} is not a voter of this cluster")
+        await self._transfer(server_id)
+
+    async def _transfer(self, target: str | None) -> None:
+        conductor = self._conductor
+        if not conductor.raft.is_leader:
+            return
+        if not await conductor.transfer(target):
+            raise RpcError(SERVER_ERROR, "leadership transfer timeout")
+
+    # Membership
+
+    async def cluster_membership(self) -> dict[str, Any]:
+        """All members; every one of them votes."""
+        members = self._conductor.raft.members()
+        servers = [{"id": member.id, "addr": member.address, "suffrage": 0} for member in members]
+        return {"servers": servers, "version": MEMBERSHIP_VERSION}
+
+    async def add_server(self, server_id: str, addr: str, version: int = 0) -> None:
+        """Refused with a reason, unless it is a member already; the address is dialled first, as upstream does."""
+        await self._dial(addr)
+        self._check_change(version)
+        if self._conductor.settings.raft_peers.get(server_id) == addr:
+            return
+        raise RpcError(SERVER_ERROR, f"the membership of this cluster is fixed: cannot add {server_id} at {addr}")
+
+    async def remove_server(self, server_id: str, version: int = 0) -> None:
+        """Refused with a reason, except for what is no member."""
+        self._check_change(version)
+        if server_id in self._conductor.settings.raft_peers:
+            raise RpcError(
+                SERVER_ERROR, f"the membership of this cluster is fixed: cannot change or remove {server_id}"
+            )
+
+    def _check_change(self, version: int) -> None:
+        if not self._conductor.raft.is_leader:
+            raise RpcError(SERVER_ERROR, NOT_LEADER)
+        if version not in (0, MEMBERSHIP_VERSION):
+            raise RpcError(SERVER_ERROR, f"configuration changed since {version} (latest is {MEMBERSHIP_VERSION})")
+
+    @staticmethod
+    async def _dial(addr: str) -> None:
+        host, _, port = str(addr).rpartition(":")
+        try:
+            async with asyncio.timeout(DIAL_S_MAX):
+                _, writer = await asyncio.open_connection(host, int(port))
+            writer.close()
+        except (OSError, ValueError, TimeoutError) as error:
+            raise RpcError(SERVER_ERROR, f"failed to dial server: {error or 'timed out'}") from None
+
+    # The ledger
+
+    async def commit_unsafe_payload(self, obj: Any) -> None:
+        """Have a payload committed; an error text that begins with `prefix mismatch` asks for another seal."""
+        envelope = Envelope.from_json(obj)
+        conductor = self._conductor
+        epoch = conductor.stream.publisher.epoch
+        if epoch is None:
+            raise RpcError(SERVER_ERROR, NOT_LEADER)
+        outcome = await conductor.raft.propose(self._seal(epoch, envelope), COMMIT_S_MAX)
+        if isinstance(outcome, Accepted):
+            return
+        if not isinstance(outcome, Refused):
+            text = "timed out enqueuing operation" if outcome.reason == "timeout" else LEADERSHIP_LOST
+            raise RpcError(SERVER_ERROR, text)
+        conductor.log.warning("payload refused", block=envelope.payload.block_number, reason=outcome.reason.value)
+        if outcome.reason in MISMATCHES:
+            raise RpcError(SERVER_ERROR, f"prefix mismatch: {outcome.detail}")
+        text = NOT_LEADER if outcome.reason in LEADER_REASONS else f"{outcome.reason.value}: {outcome.detail}"
+        raise RpcError(SERVER_ERROR, text)
+
+    def _seal(self, epoch: int, envelope: Envelope) -> Seal | SealBlock:
+        """By reference when the payload is exactly the open block's flashblocks; with its body where there are none."""
+        name, payload = self._conductor.settings.name, envelope.payload
+        open_block = self._conductor.raft.ledger.open
+        if open_block is None or open_block.number != payload.block_number:
+            return SealBlock(
+                epoch=epoch,
+                node=name,
+                number=payload.block_number,
+                parent_hash=payload.parent_hash,
+                block_hash=payload.block_hash,
+                payload=envelope_to_bytes(envelope),
+            )
+        if not _is_block_of(open_block, envelope):
+            committed = f"committed are flashblocks 0..{open_block.last_index}"
+            raise RpcError(
+                SERVER_ERROR, f"prefix mismatch: block {open_block.number} must be its flashblocks, {committed}"
+            )
+        return Seal(
+            epoch=epoch,
+            node=name,
+            number=open_block.number,
+            payload_id=open_block.payload_id,
+            last_index=open_block.last_index,
+            block_hash=open_block.block_hash,
+        )
+
+    async def open_block(self) -> dict[str, Any] | None:
+        """The open block as its op-node has to resume it; null when there is none. For the leader's op-node only."""
+        if self._conductor.stream.publisher.epoch is None:
+            raise RpcError(SERVER_ERROR, NOT_LEADER)
+        block = self._conductor.raft.ledger.open
+        if block is None:
+            return None
+        return {
+            "number": quantity(block.number),
+            "payloadId": data(block.payload_id),
+            "parentHash": data(block.parent_hash),
+            "attributes": attributes_of(decode_body(block.entries[0].body)).to_json(),
+            "lastIndex": quantity(block.last_index),
+        }
+
+    # For the other conductors and for operators
+
+    async def readiness(self) -> dict[str, Any]:
+        """How fit this group is to lead."""
+        control = self._conductor.control
+        return {
+            "node": self._conductor.settings.name,
+            "readiness": control.readiness.value,
+            "headNumber": self._conductor.health.head_number,
+            "paused": control.paused or control.stopped,
+        }
+
+    async def status(self) -> dict[str, Any]:
+        """What `flashblocks status` shows."""
+        return self._conductor.status()
+
+    # Proxies
+
+    def _leads(self) -> bool:
+        return self._conductor.overridden or self._conductor.raft.is_leader
+
+    def _leader_only(self, client: RpcClient, method: str) -> Callable[..., Awaitable[Any]]:
+        """Ask the backend first and look at leadership then, so that nothing is served after it is lost."""
+
+        async def proxy(*params: Any) -> Any:
+            answer = await _forward(client, method, params)
+            if not self._leads():
+                raise RpcError(SERVER_ERROR, REFUSING)
+            return answer
+
+        return proxy
+
+    @staticmethod
+    def _pass_on(client: RpcClient, method: str) -> Callable[..., Awaitable[Any]]:
+        async def proxy(*params: Any) -> Any:
+            return await _forward(client, method, params)
+
+        return proxy
+
+
+async def _forward(client: RpcClient, method: str, params: tuple[Any, ...]) -> Any:
+    try:
+        return await client.call(method, *params, timeout_s=PROXY_S_MAX)
+    except RpcRefused as error:
+        raise RpcError(error.code, error.message, error.data) from None
+    except RpcUnknown as error:
+        raise RpcError(SERVER_ERROR, str(error)) from None
+
+
+def _is_block_of(open_block: OpenBlock, envelope: Envelope) -> bool:
+    """Whether the payload is what the committed flashblocks make, field by field: a hash alone could be claimed."""
+    if envelope.payload.block_hash != open_block.block_hash:
+        return False
+    return assemble([decode_body(entry.body) for entry in open_block.entries]) == envelope

@@ -1,0 +1,176 @@
+"""The conductor's data path: rollup-boost's flashblocks into the ledger, the ledger's commits out to the world.
+
+The public stream is fed from the ledger's events and from nothing else: what is published is committed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from actors.fanout import Query
+from actors.frame_link import FrameClient, FrameServer
+from flashblocks.conductor.publishing import Publisher, frames_from, frames_to_republish, open_frames
+from flashblocks.wire.frames import (
+    CommittedFrame,
+    FlashblockFrame,
+    Frame,
+    LeadershipFrame,
+    RefusedFrame,
+    SealedFrame,
+)
+from raft.commands import Accepted, Append, Appended, Claimed, Event, Refused, Restored, Sealed
+from raft.node import RaftNode
+
+APPEND_S_MAX = 2.0
+TRACEPARENTS_MAX = 1024
+
+
+class Stream:
+    """Connects one rollup-boost, the ledger and the public server. Everything here runs on the event loop."""
+
+    def __init__(self, raft: RaftNode, node: str, log: Any) -> None:
+        self.publisher = Publisher(node)
+        self.published = 0
+        self.last_published: tuple[int, int] | None = None
+        self._raft = raft
+        self._node = node
+        self._log = log
+        self._server: FrameServer | None = None
+        self._boost: FrameClient | None = None
+        self._offers: set[asyncio.Task[None]] = set()
+        self._traceparents: dict[tuple[int, int], str] = {}
+        self._behind = True
+
+    def bind(self, server: FrameServer, boost: FrameClient) -> None:
+        """Say where frames go: the public stream and the own rollup-boost."""
+        self._server, self._boost = server, boost
+
+    def greet(self, query: Query) -> list[FlashblockFrame]:
+        """What a new subscriber is owed: what it asked for, or the open block from the node that publishes it."""
+        view = self._raft.ledger
+        if query.start is not None:
+            return frames_from(view, *query.start)
+        return open_frames(view) if self.publisher.epoch is not None else []
+
+    def on_boost(self, up: bool) -> None:
+        """The link to rollup-boost came up: tell it who leads and what is committed of the open block."""
+        if up:
+            self._tell_leadership()
+            self._tell_open_block()
+
+    def on_leadership_lost(self) -> None:
+        """Stop publishing and stop taking offers, at once."""
+        self.publisher.on_leadership_lost()
+        self._tell_leadership()
+
+    def on_event(self, event: Event, replayed: bool) -> None:
+        """The ledger applied something on this node."""
+        if replayed:
+            self._behind = True
+            return
+        if self._behind or isinstance(event, Restored):
+            self._behind = False
+            self._tell_open_block()
+        if isinstance(event, Appended):
+            self._on_appended(event)
+        elif isinstance(event, Claimed):
+            self._on_claimed(event)
+        elif isinstance(event, Sealed):
+            self._send(SealedFrame(event.number, event.block_hash))
+
+    def _on_appended(self, event: Appended) -> None:
+        frame = FlashblockFrame(
+            event.epoch,
+            event.number,
+            event.index,
+            event.payload_id,
+            event.parent_hash,
+            event.block_hash,
+            event.digest,
+            self._traceparents.pop((event.number, event.index), ""),
+            event.body,
+        )
+        if self.publisher.publishes(event.epoch, event.node):
+            self._publish(frame)
+        self._send(CommittedFrame(frame))
+
+    def _on_claimed(self, event: Claimed) -> None:
+        if self.publisher.on_claimed(event.epoch, event.node, self._raft.is_leader):
+            frames = frames_to_republish(self._raft.ledger, event.epoch)
+            self._log.info("epoch claimed", epoch=event.epoch, republished=len(frames))
+            for frame in frames:
+                self._publish(frame)
+        self._tell_leadership()
+
+    def offer(self, frame: FlashblockFrame) -> None:
+        """Rollup-boost offers a judged flashblock: propose it in our epoch, or refuse it."""
+        epoch = self.publisher.epoch
+        if epoch is None:
+            self._refuse(frame, "not_leader")
+            return
+        task = asyncio.create_task(self._propose(frame, epoch), name=f"append {frame.number}.{frame.index}")
+        self._offers.add(task)
+        task.add_done_callback(self._offers.discard)
+
+    async def _propose(self, frame: FlashblockFrame, epoch: int) -> None:
+        if frame.traceparent and len(self._traceparents) < TRACEPARENTS_MAX:
+            self._traceparents[frame.key] = frame.traceparent
+        command = Append(
+            epoch=epoch,
+            node=self._node,
+            payload_id=frame.payload_id,
+            number=frame.number,
+            index=frame.index,
+            parent_hash=frame.parent_hash,
+            block_hash=frame.block_hash,
+            digest=frame.digest,
+            body=frame.body,
+        )
+        outcome = await self._raft.propose(command, APPEND_S_MAX)
+        if isinstance(outcome, Refused):
+            self._traceparents.pop(frame.key, None)
+            self._log.warning(
+                "flashblock refused",
+                block=frame.number,
+                index=frame.index,
+                reason=outcome.reason,
+                detail=outcome.detail,
+            )
+            self._refuse(frame, outcome.reason.value)
+        elif isinstance(outcome, Accepted):
+            if outcome.duplicate:  # there is no event for what was committed before
+                self._send(CommittedFrame(msgspec.structs.replace(frame, epoch=epoch)))
+        else:
+            # Unknown is not refused: the commit, or the next leadership, will tell rollup-boost what became of it.
+            self._log.warning("flashblock unknown", block=frame.number, index=frame.index, reason=outcome.reason)
+
+    async def close(self) -> None:
+        """End what is under way."""
+        offers = list(self._offers)
+        for task in offers:
+            task.cancel()
+        await asyncio.gather(*offers, return_exceptions=True)
+
+    def _publish(self, frame: FlashblockFrame) -> None:
+        if self._server is not None:
+            self._server.publish(frame)
+        self.published += 1
+        self.last_published = frame.key
+
+    def _refuse(self, frame: FlashblockFrame, reason: str) -> None:
+        self._send(RefusedFrame(frame.number, frame.index, frame.payload_id, reason))
+
+    def _tell_leadership(self) -> None:
+        epoch = self.publisher.epoch
+        self._send(LeadershipFrame(self._raft.ledger.epoch if epoch is None else epoch, epoch is not None))
+
+    def _tell_open_block(self) -> None:
+        for frame in open_frames(self._raft.ledger):
+            self._send(CommittedFrame(frame))
+
+    def _send(self, frame: Frame) -> None:
+        if self._boost is not None:
+            self._boost.send(frame)
