@@ -1,0 +1,188 @@
+"""One to five groups in this process: real op-nodes, conductors and Raft nodes around scripted rollup-boosts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from actors.conductor import Conductor
+from actors.conductor import Settings as ConductorSettings
+from actors.op_node import OpNode
+from actors.op_node import Settings as OpNodeSettings
+from actors.rpc_client import RpcClient
+from tests.actors.scripted_boost import ScriptedBoost
+
+GENESIS_HASH = b"\xaa" * 32
+WAIT_S_MAX = 30.0
+
+
+def free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+async def until(condition: Callable[[], Any], what: str = "condition") -> Any:
+    """Wait for a fact; fails loudly when it does not come."""
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not (value := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what} did not come true in {WAIT_S_MAX} s")
+        await asyncio.sleep(0.01)
+    return value
+
+
+class Running:
+    """A component with its `run` task; `kill` ends it without its farewells."""
+
+    def __init__(self, component: Any) -> None:
+        self.component = component
+        self.task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.component.start()
+        self.task = asyncio.create_task(self.component.run())
+
+    async def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            results = await asyncio.gather(self.task, return_exceptions=True)
+            self.task = None
+            failed = [
+                one for one in results if isinstance(one, BaseException) and not isinstance(one, asyncio.CancelledError)
+            ]
+            await self.component.close()
+            if failed:
+                raise failed[0]
+            return
+        await self.component.close()
+
+
+class Group:
+    """One sequencer group."""
+
+    def __init__(self, index: int, cluster: Cluster) -> None:
+        self.index, self.name, self.cluster = index, f"sequencer-{index}", cluster
+        self.log = structlog.get_logger().bind(group=index)
+        self.boost = ScriptedBoost(GENESIS_HASH, cluster.genesis_time, cluster.flashblock_time_ms / 1000, self.log)
+        self.op_node: Running | None = None
+        self.conductor: Running | None = None
+
+    @property
+    def settings(self) -> ConductorSettings:
+        c, i = self.cluster, self.index
+        return ConductorSettings(
+            name=self.name,
+            group=i,
+            data_dir=str(c.directory / self.name),
+            genesis_hash="0x" + GENESIS_HASH.hex(),
+            rpc_port=c.rpc_ports[i],
+            ws_port=c.ws_ports[i],
+            raft_port=c.raft_ports[i],
+            raft_peers={f"sequencer-{n}": f"127.0.0.1:{port}" for n, port in enumerate(c.raft_ports)},
+            raft_password_path=str(c.directory / "password"),
+            peer_urls={f"sequencer-{n}": f"http://127.0.0.1:{port}" for n, port in enumerate(c.rpc_ports)},
+            op_node_url=f"http://127.0.0.1:{c.op_node_ports[i]}",
+            rollup_boost_url=self.boost.url,
+            rollup_boost_ws_url=self.boost.ws_url,
+            execution_url=self.boost.url,
+            block_time_s=c.block_time_s,
+            flashblock_time_ms=c.flashblock_time_ms,
+        )
+
+    @property
+    def op_node_settings(self) -> OpNodeSettings:
+        c, i = self.cluster, self.index
+        return OpNodeSettings(
+            name=self.name,
+            group=i,
+            data_dir=str(c.directory / self.name / "op-node"),
+            genesis_path=str(c.directory / "genesis.json"),
+            genesis_hash="0x" + GENESIS_HASH.hex(),
+            rpc_port=c.op_node_ports[i],
+            engine_url=self.boost.url,
+            conductor_url=f"http://127.0.0.1:{c.rpc_ports[i]}",
+            peer_op_node_urls=[f"http://127.0.0.1:{port}" for n, port in enumerate(c.op_node_ports) if n != i],
+            block_time_s=c.block_time_s,
+        )
+
+    async def start_op_node(self) -> None:
+        self.op_node = Running(OpNode(self.op_node_settings, self.log))
+        await self.op_node.start()
+
+    async def start_conductor(self) -> None:
+        self.conductor = Running(Conductor(self.settings, self.log))
+        await self.conductor.start()
+
+    async def start(self) -> None:
+        await self.boost.start()
+        await self.start_op_node()
+        await self.start_conductor()
+
+    async def stop(self) -> None:
+        if self.conductor is not None:
+            await self.conductor.stop()
+        if self.op_node is not None:
+            await self.op_node.stop()
+        await self.boost.close()
+
+    @property
+    def leads(self) -> bool:
+        return self.conductor is not None and self.conductor.component.stream.publisher.epoch is not None
+
+    @property
+    def sequences(self) -> bool:
+        return self.op_node is not None and self.op_node.component.driver.active
+
+    @property
+    def head(self) -> int:
+        assert self.op_node is not None
+        return -1 if self.op_node.component.chain.head is None else self.op_node.component.chain.head.number
+
+    def rpc(self) -> RpcClient:
+        return RpcClient(f"http://127.0.0.1:{self.cluster.rpc_ports[self.index]}")
+
+    def op_node_rpc(self) -> RpcClient:
+        return RpcClient(f"http://127.0.0.1:{self.cluster.op_node_ports[self.index]}")
+
+
+class Cluster:
+    """The groups and their addresses."""
+
+    def __init__(self, directory: Path, groups: int, block_time_s: int = 1, flashblock_time_ms: int = 100) -> None:
+        self.directory, self.block_time_s, self.flashblock_time_ms = directory, block_time_s, flashblock_time_ms
+        self.genesis_time = int(time.time())
+        genesis = {"config": {"chainId": 901}, "gasLimit": "0x8583b00", "timestamp": hex(self.genesis_time)}
+        (directory / "genesis.json").write_text(json.dumps(genesis))
+        (directory / "password").write_text("p" * 40)
+        ports = free_ports(4 * groups)
+        self.rpc_ports, self.ws_ports, self.raft_ports, self.op_node_ports = (ports[n::4] for n in range(4))
+        self.groups = [Group(index, self) for index in range(groups)]
+
+    @property
+    def leader(self) -> Group | None:
+        leaders = [group for group in self.groups if group.leads and group.sequences]
+        return leaders[0] if leaders else None
+
+    def url(self, group: int, path: str = "") -> str:
+        return f"ws://127.0.0.1:{self.ws_ports[group]}/ws{path}"
+
+
+@asynccontextmanager
+async def cluster(directory: Path, groups: int = 1, **options: Any) -> AsyncIterator[Cluster]:
+    made = Cluster(directory, groups, **options)
+    try:
+        await asyncio.gather(*(group.start() for group in made.groups))
+        yield made
+    finally:
+        await asyncio.gather(*(group.stop() for group in made.groups))
