@@ -185,6 +185,9 @@ class _Wiring:
                 for index, ports in enumerate(self.ports.groups)
             },
             "raft_password_path": str(self.data_dir / RAFT_PASSWORD_FILE),
+            "peer_urls": {
+                f"sequencer-{index}": self._http(ports.conductor_rpc) for index, ports in enumerate(self.ports.groups)
+            },
             "op_node_url": self._http(own.op_node_rpc),
             "rollup_boost_url": self._http(own.rollup_boost_engine),
             "rollup_boost_ws_url": self._ws(own.rollup_boost_ws),
