@@ -60,8 +60,9 @@ class MemberProcess:
             return await reply
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the member's process."""
-        self.process.send_signal(number)
+        """Send a signal to the member's process, if it still runs."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
 
     async def stop(self) -> None:
         """End the member in an orderly way, by force if it does not."""
