@@ -55,7 +55,7 @@ def block_json(
     full: bool,
     block_hash: bytes | None = None,
 ) -> Json:
-    """A block with transaction hashes or, when `full`, whole transactions; deposits take their nonce from `receipts`."""
+    """A block with hashes of transactions or, when `full`, whole ones; deposits take their nonce from `receipts`."""
     named = header.hash if block_hash is None else block_hash
     listed: list[Any]
     if full:

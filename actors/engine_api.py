@@ -1,0 +1,237 @@
+"""The Engine API of an execution client (execution-apis engine/; OP specs protocol/exec-engine), and the judge's door.
+
+Method names, status values and error codes are the specification's. `POST /flashblocks/v1/apply` is ours: it takes a
+flashblock frame and answers what became of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+from aiohttp import web
+
+from actors.payload_source import UnknownPayload
+from actors.rpc_server import Method
+from flashblocks.execution.chain import ZERO_HASH, Imported, UnknownBlock
+from flashblocks.execution.errors import ExecutionError, InvalidBlock
+from flashblocks.execution.payloads import block_of
+from flashblocks.execution.store import StoreError
+from flashblocks.wire.engine import (
+    INVALID,
+    INVALID_FORKCHOICE_STATE,
+    INVALID_PAYLOAD_ATTRIBUTES,
+    SYNCING,
+    UNKNOWN_PAYLOAD,
+    UNSUPPORTED_FORK,
+    VALID,
+    Envelope,
+    ExecutionPayload,
+    ForkchoiceState,
+    PayloadAttributes,
+    PayloadStatus,
+)
+from flashblocks.wire.flashblock import decode_body
+from flashblocks.wire.frames import CommittedFrame, FlashblockFrame, decode_frame
+from flashblocks.wire.hexadecimal import WireError, data, to_bytes
+from flashblocks.wire.jsonrpc import INVALID_PARAMS, SERVER_ERROR, RpcError
+from flashblocks.wire.payload_id import payload_id
+
+if TYPE_CHECKING:
+    from actors.execution_client import ExecutionClient
+
+APPLY_PATH = "/flashblocks/v1/apply"
+
+CAPABILITIES = (
+    "engine_forkchoiceUpdatedV3",
+    "engine_getPayloadV3",
+    "engine_getPayloadV4",
+    "engine_newPayloadV3",
+    "engine_newPayloadV4",
+)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class EngineApi:
+    """The methods of the authenticated port."""
+
+    def __init__(self, client: ExecutionClient) -> None:
+        self.client = client
+
+    def methods(self) -> dict[str, Method]:
+        """Method name → handler."""
+        return {
+            "engine_exchangeCapabilities": self.exchange_capabilities,
+            "engine_forkchoiceUpdatedV3": self.forkchoice_updated,
+            "engine_getPayloadV3": self.get_payload_v3,
+            "engine_getPayloadV4": self.get_payload_v4,
+            "engine_newPayloadV3": self.new_payload_v3,
+            "engine_newPayloadV4": self.new_payload_v4,
+        }
+
+    def routes(self) -> list[tuple[str, str, Handler]]:
+        """Further paths of the same port, behind the same JWT."""
+        return [("POST", APPLY_PATH, self.apply)]
+
+    async def exchange_capabilities(self, theirs: Any = None) -> list[str]:
+        """What this client supports, whatever the other side does."""
+        return list(CAPABILITIES)
+
+    async def forkchoice_updated(self, state_json: Any, attributes_json: Any = None) -> dict[str, Any]:
+        """Choose the head and, with attributes, begin a build on it."""
+        state = ForkchoiceState.from_json(state_json)
+        attributes = self._read_attributes(attributes_json)
+        status = self._choose(state)
+        if status.status != VALID or attributes is None:
+            return {"payloadStatus": status.to_json(), "payloadId": None}
+        head = self.client.chain.head.header
+        if attributes.timestamp <= head.timestamp:
+            raise RpcError(INVALID_PAYLOAD_ATTRIBUTES, "Invalid payload attributes", "timestamp not after the head's")
+        name = payload_id(head.hash, attributes)
+        try:
+            self.client.source.start(name, head, attributes)
+        except ExecutionError as error:
+            raise RpcError(INVALID_PAYLOAD_ATTRIBUTES, "Invalid payload attributes", str(error)) from error
+        return {"payloadStatus": status.to_json(), "payloadId": data(name)}
+
+    def _read_attributes(self, obj: Any) -> PayloadAttributes | None:
+        if obj is None:
+            return None
+        try:
+            attributes = PayloadAttributes.from_json(obj)
+        except WireError as error:
+            raise RpcError(INVALID_PAYLOAD_ATTRIBUTES, "Invalid payload attributes", str(error)) from error
+        if obj.get("withdrawals") is None:
+            raise RpcError(INVALID_PAYLOAD_ATTRIBUTES, "Invalid payload attributes", "withdrawals: missing")
+        return attributes
+
+    def _choose(self, state: ForkchoiceState) -> PayloadStatus:
+        client = self.client
+        bad = client.chain.invalid(state.head)
+        if bad is not None:
+            return PayloadStatus(INVALID, bad.latest_valid_hash, bad.error)
+        if state.head == ZERO_HASH:
+            return PayloadStatus(INVALID, None, "forkchoice requested update to zero hash")
+        try:
+            known = client.follower.settle(state.head)
+            if known:
+                self._check_ancestors(state)
+                client.set_head(state.head, state.safe, state.finalized)
+                client.backfill.reached(state.head)
+        except StoreError as error:
+            raise RpcError(SERVER_ERROR, f"chain store: {error}") from error
+        except UnknownBlock as error:
+            raise RpcError(INVALID_FORKCHOICE_STATE, "Invalid forkchoice state", str(error)) from error
+        if not known:
+            if state.head in client.chain:
+                raise RpcError(
+                    INVALID_FORKCHOICE_STATE, "Invalid forkchoice state", "the head block is too old to build on"
+                )
+            client.backfill.want(state.head, state)
+            return PayloadStatus(SYNCING)
+        return PayloadStatus(VALID, state.head)
+
+    def _check_ancestors(self, state: ForkchoiceState) -> None:
+        """Safe and finalized must be known, and of the head's branch; zero says nothing."""
+        chain = self.client.chain
+        head = chain.loaded(state.head)
+        assert head is not None
+        for name, wanted in (("safe", state.safe), ("finalized", state.finalized)):
+            if wanted in (ZERO_HASH, state.head):
+                continue
+            block = chain.block(wanted)
+            if block is None:
+                raise UnknownBlock(f"{name} block not available in database")
+            if block.number > head.number or chain.ancestor_hashes(state.head)(block.number) != wanted:
+                raise UnknownBlock(f"{name} block not in canonical chain")
+
+    async def get_payload_v3(self, payload: Any) -> dict[str, Any]:
+        """The payload begun under this id, before Isthmus."""
+        return await self._get_payload(payload, isthmus=False)
+
+    async def get_payload_v4(self, payload: Any) -> dict[str, Any]:
+        """The payload begun under this id, since Isthmus."""
+        return await self._get_payload(payload, isthmus=True)
+
+    async def _get_payload(self, payload: Any, *, isthmus: bool) -> dict[str, Any]:
+        try:
+            envelope = await self.client.source.get(to_bytes(payload, 8, "payloadId"))
+        except UnknownPayload as error:
+            raise RpcError(UNKNOWN_PAYLOAD, "Unknown payload") from error
+        if self.client.spec.is_isthmus(envelope.payload.timestamp) != isthmus:
+            raise RpcError(UNSUPPORTED_FORK, "Unsupported fork")
+        return payload_answer(envelope, isthmus=isthmus)
+
+    async def new_payload_v3(self, payload: Any, blob_hashes: Any, parent_beacon_root: Any) -> dict[str, Any]:
+        """Import a block of before Isthmus."""
+        return await self._new_payload(payload, blob_hashes, parent_beacon_root, isthmus=False)
+
+    async def new_payload_v4(
+        self, payload: Any, blob_hashes: Any, parent_beacon_root: Any, requests: Any
+    ) -> dict[str, Any]:
+        """Import a block of since Isthmus; execution requests must be empty on OP."""
+        if requests != []:
+            raise RpcError(INVALID_PARAMS, "executionRequests must be an empty array")
+        return await self._new_payload(payload, blob_hashes, parent_beacon_root, isthmus=True)
+
+    async def _new_payload(
+        self, payload: Any, blob_hashes: Any, parent_beacon_root: Any, *, isthmus: bool
+    ) -> dict[str, Any]:
+        if blob_hashes != []:
+            raise RpcError(INVALID_PARAMS, "expectedBlobVersionedHashes must be an empty array")
+        root = to_bytes(parent_beacon_root, 32, "parentBeaconBlockRoot")
+        envelope = Envelope(root, ExecutionPayload.from_json(payload))
+        if self.client.spec.is_isthmus(envelope.payload.timestamp) != isthmus:
+            raise RpcError(UNSUPPORTED_FORK, "Unsupported fork")
+        try:
+            block = block_of(self.client.spec, envelope)
+        except InvalidBlock as error:
+            return PayloadStatus(INVALID, None, str(error)).to_json()
+        try:
+            imported = await self.client.import_block(block)
+        except StoreError as error:
+            raise RpcError(SERVER_ERROR, f"chain store: {error}") from error
+        if imported.status == SYNCING:
+            self.client.backfill.offer(block)
+        return _status_of(imported).to_json()
+
+    async def apply(self, request: web.Request) -> web.Response:
+        """Judge the flashblock frame in the body; the answer is a MessagePack map. 400 for what is no frame."""
+        try:
+            frame = decode_frame(await request.read())
+            if isinstance(frame, CommittedFrame):
+                frame = frame.frame
+            if not isinstance(frame, FlashblockFrame):
+                raise WireError("expected a flashblock frame")
+            flashblock = decode_body(frame.body)
+        except WireError as error:
+            return web.Response(status=400, text=str(error))
+        verdict, took_s = await self.client.apply(flashblock, committed=frame.epoch > 0)
+        answer = {
+            "status": verdict.status,
+            "expected_index": verdict.expected_index,
+            "block_hash": verdict.block_hash,
+            "error": verdict.error,
+            "execution_us": int(took_s * 1e6),
+        }
+        return web.Response(body=msgpack.packb(answer), content_type="application/msgpack")
+
+
+def payload_answer(envelope: Envelope, *, isthmus: bool) -> dict[str, Any]:
+    """What engine_getPayload answers: the payload with OP's parentBeaconBlockRoot, and empty everything else."""
+    answer: dict[str, Any] = {
+        "executionPayload": envelope.payload.to_json(),
+        "blockValue": "0x0",
+        "blobsBundle": {"commitments": [], "proofs": [], "blobs": []},
+        "shouldOverrideBuilder": False,
+        "parentBeaconBlockRoot": data(envelope.parent_beacon_block_root),
+    }
+    if isthmus:
+        answer["executionRequests"] = []
+    return answer
+
+
+def _status_of(imported: Imported) -> PayloadStatus:
+    return PayloadStatus(imported.status, imported.latest_valid_hash, imported.error)

@@ -1,0 +1,323 @@
+"""An execution client: chain, pool, store and follower behind two ports – the Engine API with its JWT, and eth RPC.
+
+The fallback EL and the builder are this client with different sources of payloads. The rules are in
+`flashblocks.execution`; here are the sockets (`engine_api`, `eth_rpc`), the clock, the threads, and the two tasks that
+go on between blocks: fetching what was missed, and looking after the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from actors.chain_backfill import ChainBackfill
+from actors.engine_api import EngineApi
+from actors.eth_rpc import EthRpc
+from actors.payload_source import PayloadSource
+from actors.rpc_server import Method, Probes, RpcServer
+from actors.sidecar import read_jwt_secret
+from flashblocks.execution.chain import Chain, ChainBlock, HeadChange, Imported
+from flashblocks.execution.errors import InvalidTransaction
+from flashblocks.execution.follow import PayloadFollower, Verdict
+from flashblocks.execution.genesis import load_genesis
+from flashblocks.execution.header import Block
+from flashblocks.execution.pool import PoolLimits, TransactionPool
+from flashblocks.execution.pool_rules import PoolHead, decode_for_pool
+from flashblocks.execution.recovery import ChainKeeper
+from flashblocks.execution.store import ChainStore, StoreError
+from flashblocks.execution.transaction import Transaction, decode_transaction, recover_sender
+from flashblocks.wire.flashblock import Flashblock
+
+CHAIN_DIRECTORY = "chain"
+RECOVERY_THREADS = 2
+SLICE_S = 0.010  # a long import lets the sockets have a turn after this much work
+MAINTENANCE_IDLE_S = 1.0
+MAINTENANCE_BUSY_S = 0.05
+EXECUTION_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+
+
+class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What an execution client needs to know; `data_dir` empty keeps the chain in memory only."""
+
+    component: str
+    name: str
+    group: int
+    host: str
+    engine_port: int
+    rpc_port: int
+    genesis_path: str
+    data_dir: str
+    jwt_secret_path: str
+    peer_urls: list[str]
+    sync_every_block: bool = True
+    pool: PoolLimits = PoolLimits()
+
+
+class ExecutionClient:
+    """One execution client. `make_source` gets the client, opened, and returns its source of payloads.
+
+    Hooks for the component around it: `on_applied(flashblock, committed)` after a flashblock of others was applied,
+    `on_head(change)` after forkchoice moved the head.
+    """
+
+    def __init__(
+        self,
+        options: ClientOptions,
+        log: Any,
+        make_source: Callable[[ExecutionClient], PayloadSource],
+        *,
+        engine_methods: Mapping[str, Method] | None = None,
+        rpc_methods: Mapping[str, Method] | None = None,
+        registry: CollectorRegistry | None = None,
+        status: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
+        self.options, self.log = options, log
+        self.registry = registry or CollectorRegistry()
+        self.spec, genesis, state = load_genesis(orjson.loads(Path(options.genesis_path).read_bytes()))
+        self.keeper: ChainKeeper | None = None
+        if options.data_dir:
+            self.keeper = ChainKeeper(ChainStore(Path(options.data_dir) / CHAIN_DIRECTORY))
+            self.chain = self.keeper.open(self.spec, genesis, state)
+        else:
+            self.chain = Chain(self.spec, ChainBlock(genesis.header, (), (), state))
+        self.follower = PayloadFollower(self.chain)
+        self.pool = TransactionPool(self.spec, self._pool_head(), options.pool)
+        self.on_applied: Callable[[Flashblock, bool], None] = lambda flashblock, committed: None
+        self.on_head: Callable[[HeadChange], None] = lambda change: None
+        self.max_da_size = (0, 0)  # miner_setMaxDASize: per transaction and per block, in bytes; 0 is no limit
+        self.gas_limit_override: int | None = None  # miner_setGasLimit
+        self.store_error: str | None = None
+        self._status = status or (lambda: {})
+        self._threads = ThreadPoolExecutor(RECOVERY_THREADS, thread_name_prefix="recover")
+        self._applying = asyncio.Lock()
+        self._make_metrics()
+        self.source = make_source(self)
+        self.backfill = ChainBackfill(self, options.peer_urls, log)
+        secret = read_jwt_secret(options.jwt_secret_path)
+        self.engine = EngineApi(self)
+        self.eth = EthRpc(self)
+        public = {**self.eth.methods(), **(rpc_methods or {})}
+        self.engine_server = RpcServer(
+            options.host,
+            options.engine_port,
+            {**public, **self.engine.methods(), **(engine_methods or {})},
+            name=f"{options.component} engine",
+            log=log,
+            jwt_secret=secret,
+            routes=self.engine.routes(),
+            probes=self._probes,
+            registry=self.registry,
+        )
+        self.rpc_server = RpcServer(
+            options.host,
+            options.rpc_port,
+            public,
+            name=f"{options.component} rpc",
+            log=log,
+            probes=self._probes,
+        )
+
+    # -- life
+
+    async def start(self) -> None:
+        """Bind both ports."""
+        await self.engine_server.start()
+        await self.rpc_server.start()
+        self.log.info(
+            "execution client serves",
+            engine=self.engine_server.url,
+            rpc=self.rpc_server.url,
+            head=self.chain.head.number,
+            block_hash=self.chain.head.hash,
+            dropped_bytes=self.keeper.store.dropped_bytes if self.keeper else 0,
+        )
+
+    async def run(self) -> None:
+        """Look after chain and store until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._maintain())
+            group.create_task(self.backfill.run())
+
+    async def close(self) -> None:
+        """Close ports, tasks, threads and the store; idempotent."""
+        await self.source.close()
+        await self.engine_server.close()
+        await self.rpc_server.close()
+        await self.backfill.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self.keeper is not None:
+            self.keeper.close()
+
+    def status(self) -> dict[str, Any]:
+        """What `flashblocks_status` answers."""
+        head, followed = self.chain.head, self.follower.blocks()
+        return {
+            "component": self.options.component,
+            "name": self.options.name,
+            "group": self.options.group,
+            "pid": os.getpid(),
+            "health": "ok" if self.store_error is None else self.store_error,
+            "number": head.number,
+            "hash": "0x" + head.hash.hex(),
+            "index": followed[-1].last_index if followed else None,
+            "following": followed[-1].number if followed else None,
+            "pool": len(self.pool),
+            "syncing": self.backfill.target_number is not None,
+            **self._status(),
+        }
+
+    # -- transactions
+
+    async def submit(self, raw: bytes) -> bytes:
+        """Check a client's transaction and put it into the pool; raises InvalidTransaction. Returns its hash."""
+        tx = decode_for_pool(raw, self.options.pool.transaction_size_bytes_max)
+        if tx.hash not in self.pool:
+            await self.recover([tx])
+        self.pool.add(tx, time.time())
+        return tx.hash
+
+    async def recover(self, transactions: Sequence[Transaction]) -> None:
+        """Recover senders on another thread; raises InvalidTransaction for the first signature that is none."""
+        await asyncio.get_running_loop().run_in_executor(self._threads, _recover_all, transactions)
+
+    async def decode(self, raws: Iterable[bytes]) -> tuple[Transaction, ...]:
+        """Decode transactions with their senders, using the pool's copy where it has one; raises InvalidTransaction."""
+        decoded = [decode_transaction(raw) for raw in raws]
+        known = [self.pool.get(tx.hash) or tx for tx in decoded]
+        fresh = [tx for tx, ours in zip(decoded, known, strict=True) if tx is ours and not tx.is_deposit]
+        if fresh:
+            await self.recover(fresh)
+        return tuple(known)
+
+    # -- blocks
+
+    async def apply(self, flashblock: Flashblock, *, committed: bool) -> tuple[Verdict, float]:
+        """Judge a flashblock of others in turn; the verdict, and the seconds its execution took."""
+        async with self._applying:
+            try:
+                decoded = await self.decode(flashblock.diff.transactions)
+            except InvalidTransaction as error:
+                followed = self.follower.open(flashblock.payload_id)
+                expected = followed.last_index + 1 if followed else 0
+                return Verdict("INVALID", expected, b"", str(error)), 0.0
+            began = time.perf_counter()
+            verdict = self.follower.apply(flashblock, committed=committed, decoded=decoded)
+            took = time.perf_counter() - began
+            if verdict.status in ("VALID", "DUPLICATE"):
+                self.on_applied(flashblock, committed)
+        self._verdicts.labels(verdict.status).inc()
+        if verdict.status == "VALID":
+            self._apply_seconds.observe(took)
+        elif verdict.status == "UNKNOWN_PARENT" and flashblock.base is not None:
+            self.backfill.want(flashblock.base.parent_hash)
+        return verdict, took
+
+    async def import_block(self, block: Block) -> Imported:
+        """Take a whole block; the loop gets a turn every few milliseconds. Raises StoreError: nothing has changed."""
+        known = self.chain.judged(block.header)
+        if known is not None and (
+            known.status != "SYNCING" or self.follower.parent_of(block.header.parent_hash) is None
+        ):
+            return known
+        began = time.perf_counter()
+        try:
+            decoded = await self.decode(block.transactions)
+        except InvalidTransaction as error:
+            return self.chain.reject(block.header, str(error))
+        steps = self.follower.take_steps(block, decoded)
+        paused = time.perf_counter()
+        try:
+            while True:
+                next(steps)
+                if time.perf_counter() - paused > SLICE_S:
+                    await asyncio.sleep(0)
+                    paused = time.perf_counter()
+        except StopIteration as finished:
+            result: Imported = finished.value
+        except StoreError as error:
+            self._store_failed(error)
+            raise
+        self.store_error = None
+        if result.status == "VALID":
+            self._import_seconds.observe(time.perf_counter() - began)
+        elif result.status == "INVALID":
+            self.log.warning("invalid block", number=block.header.number, block_hash=block.hash, error=result.error)
+        return result
+
+    def set_head(self, head: bytes, safe: bytes, finalized: bytes) -> HeadChange:
+        """Move the head and all that depends on it. Raises UnknownBlock, StoreError."""
+        try:
+            self.follower.settle(head)
+            change = self.chain.set_head(head, safe, finalized)
+        except StoreError as error:
+            self._store_failed(error)
+            raise
+        if change.added or change.removed:
+            now = time.time()
+            joined = {tx.hash for block in change.added for tx in block.transactions}
+            senders = {tx.sender for block in change.added for tx in block.transactions if not tx.is_deposit}
+            self.pool.set_head(self._pool_head(), now, senders)
+            for block in reversed(change.removed):
+                self.pool.reinject([tx for tx in block.transactions if tx.hash not in joined], now)
+            self.follower.forget_below(self.chain.head.number)
+            if change.removed:
+                self.log.warning("reorganised", removed=len(change.removed), number=self.chain.head.number)
+            self.on_head(change)
+        return change
+
+    def _pool_head(self) -> PoolHead:
+        head = self.chain.head
+        assert head.state is not None, "the head always has its state"
+        return PoolHead.of(self.spec, head.header, head.state)
+
+    def _store_failed(self, error: StoreError) -> None:
+        if self.store_error is None:
+            self.log.error("the chain store refuses blocks", error=str(error))
+        self.store_error = str(error)
+
+    # -- between blocks
+
+    async def _maintain(self) -> None:
+        """Write snapshots and the index slice by slice, and sync the log, whenever nothing else is to be done."""
+        synced = self.chain.head.number
+        while True:
+            busy = False
+            if self.keeper is not None:
+                busy = self.keeper.maintain(self.chain)
+                if self.options.sync_every_block and self.chain.head.number != synced:
+                    synced = self.chain.head.number
+                    await asyncio.to_thread(self.keeper.store.sync)
+            await asyncio.sleep(MAINTENANCE_BUSY_S if busy else MAINTENANCE_IDLE_S)
+
+    def _probes(self) -> Probes:
+        if self.store_error is not None:
+            return Probes((503, self.store_error), (503, self.store_error))
+        if self.backfill.target_number is not None:
+            return Probes((200, "OK"), (503, f"syncing to block {self.backfill.target_number}"))
+        return Probes()
+
+    def _make_metrics(self) -> None:
+        registry = self.registry
+        Gauge("chain_head_block", "Number of the head", registry=registry).set_function(lambda: self.chain.head.number)
+        Gauge("txpool_transactions", "Transactions in the pool", registry=registry).set_function(lambda: len(self.pool))
+        self._verdicts = Counter("flashblocks_judged", "Flashblocks applied, by verdict", ["status"], registry=registry)
+        self._apply_seconds = Histogram(
+            "flashblocks_apply_seconds", "Execution of one flashblock", buckets=EXECUTION_BUCKETS_S, registry=registry
+        )
+        self._import_seconds = Histogram(
+            "chain_import_seconds", "Import of one block", buckets=EXECUTION_BUCKETS_S, registry=registry
+        )
+
+
+def _recover_all(transactions: Sequence[Transaction]) -> None:
+    for tx in transactions:
+        recover_sender(tx)

@@ -1,0 +1,25 @@
+"""Where an execution client's payloads come from: the one thing in which a builder differs from a fallback EL."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from flashblocks.execution.header import Header
+from flashblocks.wire.engine import Envelope, PayloadAttributes
+
+
+class UnknownPayload(LookupError):
+    """No payload was begun under this id, or it was forgotten."""
+
+
+class PayloadSource(Protocol):
+    """Plain blocks in the fallback EL, flashblocks in the builder."""
+
+    def start(self, payload_id: bytes, parent: Header, attributes: PayloadAttributes) -> None:
+        """Begin a build on the head; a known id goes on as it is. Raises InvalidAttributes, InvalidTransaction."""
+
+    async def get(self, payload_id: bytes) -> Envelope:
+        """The best payload by now; raises UnknownPayload."""
+
+    async def close(self) -> None:
+        """Stop all builds."""
