@@ -1,0 +1,89 @@
+"""What executes without a transaction: `eth_call`, `eth_estimateGas` – on `pending` in its own environment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from actors.rpc_server import Method
+from actors.rpc_view import RpcView
+from flashblocks.execution.calls import call, estimate_gas
+from flashblocks.execution.errors import CallReverted, InvalidTransaction
+from flashblocks.execution.rpc_arguments import LATEST, BlockName, call_arguments, overrides
+from flashblocks.preconf.reverts import failed_call
+from flashblocks.wire.hexadecimal import data, quantity
+from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
+
+CALL_THREADS = 2
+CALLS_WAITING_MAX = 256
+PENDING = BlockName("pending")
+
+T = TypeVar("T")
+
+
+class Beside:
+    """Runs long work in a few threads beside the loop; what would wait behind too much is refused."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(CALL_THREADS, thread_name_prefix="calls")
+        self._waiting = 0
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """The result of `work`; raises RpcError when too many wait."""
+        if self._waiting >= CALLS_WAITING_MAX:
+            raise RpcError(LIMIT_EXCEEDED, f"the node is busy: {CALLS_WAITING_MAX} calls wait")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Take nothing new; what runs ends by itself (its gas is bounded)."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+class RpcCalls:
+    """eth_call and eth_estimateGas of one rpc-node."""
+
+    def __init__(self, view: RpcView, beside: Beside) -> None:
+        self._view, self._beside = view, beside
+
+    def methods(self) -> dict[str, Method]:
+        """Name → coroutine, as `RpcServer` takes them."""
+        return {"eth_call": self.call, "eth_estimateGas": self.estimate_gas}
+
+    async def call(self, message: Any, block: Any = None, state_overrides: Any = None, _blocks: Any = None) -> str:
+        """eth_call: the output; code 3 with the revert data when the contract refuses."""
+        header, state = self._view.state(block, LATEST)
+        arguments, changed = call_arguments(message), overrides(state_overrides)
+        hashes = self._view.block_hashes(header)
+        try:
+            result = await self._beside.run(
+                lambda: call(self._view.spec, header, state, **arguments, overrides=changed, block_hashes=hashes)
+            )
+        except InvalidTransaction as refused:
+            raise RpcError(SERVER_ERROR, str(refused)) from None
+        if result.error is not None:
+            raise failed_call(result.error, result.revert_data)
+        return data(result.output)
+
+    async def estimate_gas(self, message: Any, block: Any = None, state_overrides: Any = None) -> str:
+        """eth_estimateGas, by default on `pending`: what a transaction sent now will find."""
+        header, state = self._view.state(block, PENDING)
+        arguments, changed = call_arguments(message), overrides(state_overrides)
+        hashes = self._view.block_hashes(header)
+        try:
+            gas = await self._beside.run(
+                lambda: estimate_gas(
+                    self._view.spec, header, state, **arguments, overrides=changed, block_hashes=hashes
+                )
+            )
+        except CallReverted as reverted:
+            text = str(reverted)
+            raise failed_call(text, reverted.revert_data) from None
+        except InvalidTransaction as refused:
+            raise RpcError(SERVER_ERROR, str(refused)) from None
+        return quantity(gas)
