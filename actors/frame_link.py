@@ -19,6 +19,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 
+from actors.backoff import Backoff
 from actors.fanout import (
     BadQuery,
     LinkClientConnection,
@@ -58,7 +59,7 @@ peers_max_default = 256
 retry_first_s = 0.010
 retry_max_s = 0.500
 retry_growth = 2.0
-steady_after_s = 1.0  # a link that lived shorter than this is flapping: its back-off goes on growing
+steady_after_s = 1.0
 
 
 class LinkCounters(msgspec.Struct):
@@ -315,8 +316,13 @@ class FrameClient:
         self._start_at = start
         self._ping_interval_s = ping_interval_s
         self._pong_timeout_s = pong_timeout_s
-        self._retry_max_s = retry_max_s
-        self._chance = chance or random.Random()
+        self._backoff = Backoff(
+            min(retry_first_s, retry_max_s),
+            retry_max_s,
+            growth=retry_growth,
+            steady_after_s=steady_after_s,
+            chance=chance or random.Random(),
+        )
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._bug = bugs or FirstBug()
@@ -367,7 +373,6 @@ class FrameClient:
 
     async def _keep_connected(self) -> None:
         loop = asyncio.get_running_loop()
-        delay_s = retry_first_s
         while True:
             began = loop.time()
             try:
@@ -377,10 +382,7 @@ class FrameClient:
             except Exception as bug:
                 self._bug.report(bug)
                 return
-            if loop.time() - began >= steady_after_s:
-                delay_s = retry_first_s
-            await asyncio.sleep(delay_s * self._chance.uniform(0.5, 1.0))
-            delay_s = min(self._retry_max_s, delay_s * retry_growth)
+            await asyncio.sleep(self._backoff.pause_s(loop.time() - began))
 
     async def _live_once(self) -> None:
         self.counters.attempts += 1

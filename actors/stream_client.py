@@ -20,6 +20,7 @@ import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
+from actors.backoff import Backoff
 from actors.fanout import LinkClientConnection
 from actors.frame_link import frame_subprotocol, message_bytes_max, retry_first_s, retry_growth, steady_after_s
 from flashblocks.proxy.foreign import Foreign, ForeignStream, ours
@@ -67,11 +68,12 @@ async def stream(
     A consumer that is slower than the stream loses nothing that the server still keeps. Raises `StreamRefused` when
     the server refuses for good (an invalid key, a wrong path); being down, or full (429), is waited out.
     """
-    chance = random.Random()
     loop = asyncio.get_running_loop()
     ordering = Ordering(start=from_)
     ordering.upstream_up(0, False)
-    delay_s = retry_first_s
+    backoff = Backoff(
+        retry_first_s, retry_max_s, growth=retry_growth, steady_after_s=steady_after_s, chance=random.Random()
+    )
     while True:
         began = loop.time()
         try:
@@ -86,10 +88,7 @@ async def stream(
                 raise StreamRefused(status, error.response.body.decode(errors="replace")) from None
         except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed, EOFError):
             pass
-        if loop.time() - began >= steady_after_s:
-            delay_s = retry_first_s
-        await asyncio.sleep(delay_s * chance.uniform(0.5, 1.0))
-        delay_s = min(retry_max_s, delay_s * retry_growth)
+        await asyncio.sleep(backoff.pause_s(loop.time() - began))
 
 
 async def preconfirmed(

@@ -7,6 +7,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.utils import accept_key
 
 from actors.fanout import LinkClientConnection, json_reply
 from actors.frame_link import FrameClient, FrameServer, frame_subprotocol, message_bytes_max
@@ -225,6 +226,23 @@ async def test_the_client_comes_back_by_itself_and_says_what_it_missed():
     assert asked == [(9, 4)]
     await client.close()
     await second.close()
+
+
+async def test_a_peer_that_hangs_is_noticed_by_its_silence():
+    async def hang(reader, writer):
+        request = await reader.readuntil(b"\r\n\r\n")
+        key = request.partition(b"Sec-WebSocket-Key: ")[2].partition(b"\r\n")[0].decode()
+        upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        writer.write(f"{upgrade}Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n".encode())
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as hung:
+        url = f"ws://127.0.0.1:{hung.sockets[0].getsockname()[1]}/"
+        client = FrameClient(url, Inbox(), changes := Inbox(), ping_interval_s=0.01, pong_timeout_s=0.05)
+        await client.start()
+        assert (await changes.have(2))[:2] == [True, False]
+        await client.close()
 
 
 async def test_messages_of_a_foreign_stream_are_handed_over_raw():

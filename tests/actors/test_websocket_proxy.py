@@ -245,6 +245,35 @@ async def test_a_slow_subscriber_is_closed_with_1013_and_can_resume():
             assert place(await again.recv()) == (7, len(seen))
 
 
+async def test_a_socket_that_stays_full_is_given_up_by_time_too():
+    async with Cluster(message_buffer_size=1000, client_send_timeout_ms=0) as cluster:
+        stuck = await connect(cluster.url, max_queue=1, max_size=None, create_connection=LinkClientConnection)
+        index = 0
+        async with connect(cluster.url, max_size=None) as quick:
+            while not cluster.proxy.status()["serving"]["lagged_connections"]:
+                assert index < 200
+                cluster.conductors[0].publish(flashblock_frame(7, index, size=500_000))
+                assert place(await quick.recv()) == (7, index)
+                index += 1
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                await stuck.recv()
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == 1013
+
+
+async def test_a_proxy_may_stand_behind_a_proxy():
+    async with Cluster() as cluster:
+        second = WebsocketProxy(Settings(port=0, upstream_ws=[cluster.url]), structlog.get_logger())
+        await second.start()
+        conductor = cluster.conductors[0]
+        async with connect(f"ws://127.0.0.1:{second.port}/ws", subprotocols=["flashblocks.frame.v1"]) as client:
+            frames = [flashblock_frame(7, i) for i in range(3)]
+            conductor.publish(*frames)
+            assert [decode_frame(await client.recv()) for _ in frames] == frames
+        assert second.status()["upstreams"][0]["frames"]
+        await second.close()
+
+
 async def test_limits_answer_before_the_upgrade_and_free_their_slots():
     keys = ["shop:k1:1", "desk:k2"]
     async with Cluster(api_keys=keys, instance_connection_limit=3, per_ip_connection_limit=2) as cluster:
