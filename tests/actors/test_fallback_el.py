@@ -1,0 +1,290 @@
+"""The fallback EL on real sockets: driven over the Engine API, judging flashblocks, killed and started again."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from actors.rpc_client import RpcClient, RpcRefused
+from flashblocks.execution.accounts import TEST_ACCOUNTS
+from flashblocks.execution.errors import InvalidBlock
+from flashblocks.execution.payloads import block_of, envelope_of
+from flashblocks.execution.transaction import decode_transaction
+from flashblocks.wire.assembly import assemble
+from flashblocks.wire.engine import Envelope
+from flashblocks.wire.hexadecimal import data, to_bytes
+from tests.actors.execution_driver import Driver, running, write_files
+from tests.actors.group_under_test import free_ports, until
+from tests.execution.forge import Forge
+
+replace = msgspec.structs.replace
+FORGE = Forge()
+GENESIS_HASH = FORGE.block.hash
+
+
+async def test_blocks_with_real_transactions(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (component, driver):
+        for number in range(4):
+            hashes = await driver.send(FORGE.transfer(0, number), FORGE.transfer(1, number, tip=5 * 10**6))
+            envelope = await driver.make_block()
+            assert envelope.payload.block_number == number + 1
+            included = [data(decode_transaction(raw).hash) for raw in envelope.payload.transactions]
+            assert included[1:] == [hashes[1], hashes[0]], "the better tip first, after the deposit"
+            receipt = await driver.rpc.call("eth_getTransactionReceipt", hashes[0])
+            assert (receipt["status"], receipt["gasUsed"]) == ("0x1", "0x5208")
+        assert await driver.rpc.call("txpool_status") == {"pending": "0x0", "queued": "0x0"}
+        assert await driver.rpc.call("eth_getTransactionCount", data(TEST_ACCOUNTS[0].address)) == "0x4"
+        assert component.status()["number"] == 4
+
+
+async def test_no_tx_pool_means_the_forced_transactions_alone(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (_, driver):
+        await driver.send(FORGE.transfer(0, 0))
+        assert len((await driver.make_block(no_tx_pool=True)).payload.transactions) == 1
+        assert len((await driver.make_block()).payload.transactions) == 2
+
+
+async def test_a_payload_asked_for_twice_is_the_same(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (_, driver):
+        head, attributes = await driver.next_attributes()
+        begun = await driver.choose(head, attributes)
+        first = await driver.payload(begun["payloadId"])
+        await driver.send(FORGE.transfer(0, 0))
+        again = await driver.choose(head, attributes)
+        assert again["payloadId"] == begun["payloadId"]
+        assert await driver.payload(begun["payloadId"]) == first
+
+
+async def test_a_build_that_waits_takes_what_comes_in(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (component, driver):
+        head, attributes = await driver.next_attributes()
+        begun = await driver.choose(head, attributes)
+        await driver.send(FORGE.transfer(0, 0))
+        build = component.client.source._builds[to_bytes(begun["payloadId"])]
+        await until(lambda: build.block.transaction_count == 2, "filling in the background")
+        await driver.send(FORGE.transfer(0, 1))
+        assert len((await driver.payload(begun["payloadId"])).payload.transactions) == 3
+
+
+async def test_engine_errors_have_the_codes_of_the_specification(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (_, driver):
+        head, attributes = await driver.next_attributes()
+        cases: list[tuple[int, Any]] = [
+            (-38001, driver.engine.call("engine_getPayloadV4", "0x0400000000000001")),
+            (-38003, driver.choose(head, replace(attributes, timestamp=1))),
+            (-38003, driver.choose(head, replace(attributes, eip1559_params=bytes(4) + b"\0\0\0\1"))),
+            (-38003, driver.choose(head, replace(attributes, transactions=(b"\x7e\xc0",)))),
+            (-38002, driver.choose(head, safe=b"\x01" * 32)),
+            (-32602, driver.engine.call("engine_forkchoiceUpdatedV3", {"headBlockHash": "0x12"})),
+            (-32602, driver.engine.call("engine_newPayloadV4", {}, [], data(bytes(32)), [])),
+            (-32601, driver.engine.call("engine_newPayloadV9")),
+        ]
+        for code, calling in cases:
+            with pytest.raises(RpcRefused) as refused:
+                await calling
+            assert refused.value.code == code, refused.value
+        envelope = await driver.make_block()
+        root = data(envelope.parent_beacon_block_root)
+        for method, arguments, code in [
+            ("engine_newPayloadV3", [envelope.payload.to_json(), [], root], -38005),
+            ("engine_newPayloadV4", [envelope.payload.to_json(), [], root, ["0x01"]], -32602),
+            ("engine_newPayloadV4", [envelope.payload.to_json(), [root], root, []], -32602),
+        ]:
+            with pytest.raises(RpcRefused) as refused:
+                await driver.engine.call(method, *arguments)
+            assert refused.value.code == code
+        begun = await driver.choose(envelope.payload.block_hash, (await driver.next_attributes())[1])
+        with pytest.raises(RpcRefused, match="Unsupported fork"):
+            await driver.engine.call("engine_getPayloadV3", begun["payloadId"])
+        assert "engine_newPayloadV4" in await driver.engine.call("engine_exchangeCapabilities", [])
+
+
+async def test_the_engine_port_wants_the_token(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (component, driver):
+        for secret in (None, b"\1" * 32):
+            stranger = RpcClient(component.client.engine_server.url, jwt_secret=secret)
+            with pytest.raises(RpcRefused) as refused:
+                await stranger.call("eth_blockNumber")
+            assert refused.value.code == 401
+            await stranger.close()
+        assert await driver.engine.call("eth_blockNumber") == "0x0", "the engine port serves eth too"
+
+
+async def test_payload_statuses(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (_, driver):
+        envelope = await driver.make_block()
+        good = envelope.payload
+        wrong_hash = Envelope(envelope.parent_beacon_block_root, replace(good, gas_used=1))
+        status = await driver.insert(wrong_hash)
+        assert status["status"] == "INVALID" and "blockhash mismatch" in status["validationError"]
+
+        bad = forged(FORGE, envelope, gas_used=1)
+        status = await driver.insert(bad)
+        assert (status["status"], status["latestValidHash"]) == ("INVALID", data(GENESIS_HASH))
+        assert "gas_used" in status["validationError"]
+        child = forged(FORGE, envelope, parent_hash=bad.payload.block_hash, block_number=2)
+        assert (await driver.insert(child))["latestValidHash"] == data(GENESIS_HASH)
+        chosen = await driver.choose(bad.payload.block_hash)
+        assert chosen["payloadStatus"]["status"] == "INVALID" and chosen["payloadId"] is None
+
+        orphan = forged(FORGE, envelope, parent_hash=b"\x07" * 32)
+        assert (await driver.insert(orphan))["status"] == "SYNCING"
+        assert (await driver.choose(b"\x08" * 32))["payloadStatus"]["status"] == "SYNCING"
+        assert (await driver.head())["hash"] == data(good.block_hash)
+
+
+def forged(forge: Forge, envelope: Envelope, **fields: Any) -> Envelope:
+    """A payload with other fields and the hash that fits them."""
+    payload = replace(envelope.payload, **fields)
+    try:
+        block_of(forge.spec, Envelope(envelope.parent_beacon_block_root, payload))
+    except InvalidBlock as error:
+        named = str(error).rsplit("0x", 1)[1]
+        payload = replace(payload, block_hash=bytes.fromhex(named))
+    return Envelope(envelope.parent_beacon_block_root, payload)
+
+
+async def test_a_reorganisation_by_forkchoice_gives_transactions_back(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (_, driver):
+        (tx_hash,) = await driver.send(FORGE.transfer(0, 0))
+        ours = await driver.make_block()
+        assert len(ours.payload.transactions) == 2
+        other = FORGE.seal(FORGE.block.header, FORGE.state, randao=99)
+        assert (await driver.insert(envelope_of(other.block)))["status"] == "VALID"
+        assert (await driver.choose(other.header.hash))["payloadStatus"]["status"] == "VALID"
+        assert await driver.rpc.call("eth_getTransactionReceipt", tx_hash) is None
+        assert (await driver.rpc.call("eth_getTransactionByHash", tx_hash))["blockHash"] is None
+        assert await driver.rpc.call("txpool_status") == {"pending": "0x1", "queued": "0x0"}
+        assert (await driver.choose(ours.payload.block_hash))["payloadStatus"]["status"] == "VALID"
+        assert (await driver.rpc.call("eth_getTransactionReceipt", tx_hash))["blockNumber"] == "0x1"
+
+
+async def test_flashblocks_are_judged_and_their_block_is_known(tmp_path: Path) -> None:
+    made = FORGE.flashblocks(FORGE.block.header, FORGE.state, [[FORGE.transfer(0, 0)], [FORGE.transfer(1, 0)]])
+    async with running(tmp_path, FORGE) as (component, driver):
+        assert (await driver.apply(made[1], GENESIS_HASH))["status"] == "GAP"
+        await driver.apply_all(made[:2], GENESIS_HASH)
+        lie = replace(made[2], diff=replace(made[2].diff, gas_used=1))
+        judged = await driver.apply(lie, GENESIS_HASH)
+        assert (judged["status"], judged["expected_index"]) == ("INVALID", 2)
+        assert "diff.gas_used" in judged["error"]
+        judged = await driver.apply(made[2], GENESIS_HASH, epoch=3)
+        assert (judged["status"], judged["block_hash"]) == ("VALID", made[2].diff.block_hash)
+        assert judged["execution_us"] > 0
+        assert (await driver.apply(made[2], GENESIS_HASH))["status"] == "DUPLICATE"
+        envelope = assemble(made)
+        assert (await driver.insert(envelope))["status"] == "VALID"
+        assert (await driver.choose(envelope.payload.block_hash))["payloadStatus"]["status"] == "VALID"
+        assert component.client.chain.head.hash == made[2].diff.block_hash
+        bad_base = replace(made[0], base=replace(made[0].base, parent_hash=b"\x03" * 32))  # type: ignore[type-var]
+        assert (await driver.apply(bad_base, b"\x03" * 32))["status"] == "UNKNOWN_PARENT"
+        with pytest.raises(RpcRefused) as refused:
+            await driver.engine.post_binary("/flashblocks/v1/apply", b"no frame")
+        assert refused.value.code == 400
+
+
+async def test_a_client_that_is_behind_fetches_what_it_misses(tmp_path: Path) -> None:
+    directories = [tmp_path / "a", tmp_path / "b"]
+    for directory in directories:
+        directory.mkdir()
+    async with (
+        running(directories[0], FORGE) as (first, ahead),
+        running(directories[1], FORGE, peers=[first.client.rpc_server.url]) as (second, behind),
+    ):
+        for number in range(100):  # deeper than one walk back by parent hashes
+            await ahead.send(FORGE.transfer(0, number))
+            envelope = await ahead.make_block()
+        head = envelope.payload.block_hash
+        assert (await behind.choose(head))["payloadStatus"]["status"] == "SYNCING"
+        await until(lambda: second.client.chain.head.hash == head, "backfill")
+        assert (await behind.choose(head))["payloadStatus"]["status"] == "VALID"
+        assert await behind.rpc.call("eth_getTransactionCount", data(TEST_ACCOUNTS[0].address)) == "0x64"
+        assert await behind.rpc.call("eth_syncing") is False
+
+        latest = await ahead.make_block()
+        assert (await behind.insert(forged(FORGE, latest)))["status"] == "VALID"
+
+
+async def test_an_uncommitted_branch_does_not_stop_a_backfill(tmp_path: Path) -> None:
+    """The client's own head is on a branch that its peers never had."""
+    directories = [tmp_path / "a", tmp_path / "b"]
+    for directory in directories:
+        directory.mkdir()
+    async with (
+        running(directories[0], FORGE) as (first, ahead),
+        running(directories[1], FORGE, peers=[first.client.rpc_server.url]) as (second, behind),
+    ):
+        await behind.send(FORGE.transfer(1, 0))
+        await behind.make_block()
+        for _ in range(3):
+            envelope = await ahead.make_block()
+        await behind.choose(envelope.payload.block_hash)
+        await until(lambda: second.client.chain.head.hash == envelope.payload.block_hash, "backfill")
+        assert len(second.client.pool) == 1, "the transaction of the lost branch is back in the pool"
+
+
+@contextmanager
+def process(directory: Path, ports: list[int]) -> Iterator["subprocess.Popen[bytes]"]:
+    """A fallback EL as its own process with a data directory."""
+    values = {
+        "name": "sequencer-0",
+        "engine_port": ports[0],
+        "rpc_port": ports[1],
+        "data_dir": str(directory),
+        **write_files(directory, FORGE),
+    }
+    script = (
+        "import json, sys; from actors.process import run_component;"
+        "sys.exit(run_component('fallback-el', json.loads(sys.argv[1])))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, json.dumps(values)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+        stderr=subprocess.DEVNULL,
+    ) as running_process:
+        try:
+            yield running_process
+        finally:
+            running_process.kill()
+
+
+async def serving(driver: Driver) -> dict[str, Any]:
+    for _ in range(300):
+        try:
+            return await driver.head()
+        except Exception:
+            await asyncio.sleep(0.1)
+    raise AssertionError("the process does not serve")
+
+
+async def test_killed_and_started_again_it_stands_where_it_stood(tmp_path: Path) -> None:
+    ports = free_ports(2)
+    driver = Driver(FORGE, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
+    try:
+        with process(tmp_path, ports) as first:
+            await serving(driver)
+            for number in range(3):
+                await driver.send(FORGE.transfer(0, number))
+                envelope = await driver.make_block()
+            first.send_signal(signal.SIGKILL)
+            await asyncio.to_thread(first.wait)
+        with process(tmp_path, ports) as second:
+            head = await serving(driver)
+            assert (head["number"], head["hash"]) == ("0x3", data(envelope.payload.block_hash))
+            account = data(TEST_ACCOUNTS[0].address)
+            assert await driver.rpc.call("eth_getTransactionCount", account) == "0x3"
+            await driver.send(FORGE.transfer(0, 3))
+            assert len((await driver.make_block()).payload.transactions) == 2
+            second.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(second.wait) == 0
+    finally:
+        await driver.close()
