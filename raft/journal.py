@@ -220,7 +220,7 @@ class Journal:
         try:
             with temporary.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
-                file.write(segment_header(sequence))
+                file.write(segment_header(sequence, size))
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(path)

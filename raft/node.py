@@ -317,7 +317,7 @@ class RaftNode:
                 while self._requests:
                     self._requests.popleft()(consensus)
                 consensus.tick()
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             fault = f"{type(error).__name__}: {error}"
             _log.error("raft node %s stops: %s", self.node_id, fault)
         except Exception as error:

@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 MAGIC: Final = b"FBRLOG\x00\x01"
-_SEGMENT: Final = struct.Struct(">8sQI")
+_SEGMENT: Final = struct.Struct(">8sQQI")
 _HEADER: Final = struct.Struct(">BIQQI")
 _TRAILER: Final = struct.Struct(">I4s")
 _END_MARK: Final = b"\xe7\x1e\xc0\xde"
@@ -56,9 +56,9 @@ class Record(msgspec.Struct, frozen=True):
     end: int
 
 
-def segment_header(sequence: int) -> bytes:
-    """First bytes of a segment file."""
-    head = _SEGMENT.pack(MAGIC, sequence, 0)[:-4]
+def segment_header(sequence: int, size: int) -> bytes:
+    """First bytes of a segment file of `size` bytes; a file that became shorter is damaged."""
+    head = _SEGMENT.pack(MAGIC, sequence, size, 0)[:-4]
     return head + zlib.crc32(head).to_bytes(4, "big")
 
 
@@ -72,8 +72,8 @@ def encode_record(kind: Kind, index: int, term: int, payload: bytes = b"") -> tu
 
 def read_segment(data: bytes, sequence: int, last: bool) -> Iterator[Record]:
     """All records of a segment; only the `last` segment may end in a torn record. Raises DamagedBytes."""
-    if data[:SEGMENT_HEADER_BYTES] != segment_header(sequence):
-        raise DamagedBytes("segment header is damaged")
+    if data[:SEGMENT_HEADER_BYTES] != segment_header(sequence, len(data)):
+        raise DamagedBytes("segment header is damaged, or the file is not as long as it was made")
     offset = SEGMENT_HEADER_BYTES
     while True:
         record = _read_record(data, offset)
