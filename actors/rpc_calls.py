@@ -11,8 +11,8 @@ from actors.rpc_server import Method
 from actors.rpc_view import RpcView
 from flashblocks.execution.calls import call, estimate_gas
 from flashblocks.execution.errors import CallReverted, InvalidTransaction
+from flashblocks.execution.reverts import revert_error
 from flashblocks.execution.rpc_arguments import LATEST, BlockName, call_arguments, overrides
-from flashblocks.preconf.reverts import failed_call
 from flashblocks.wire.hexadecimal import data, quantity
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
 
@@ -67,7 +67,7 @@ class RpcCalls:
         except InvalidTransaction as refused:
             raise RpcError(SERVER_ERROR, str(refused)) from None
         if result.error is not None:
-            raise failed_call(result.error, result.revert_data)
+            raise revert_error(result.error, result.revert_data)
         return data(result.output)
 
     async def estimate_gas(self, message: Any, block: Any = None, state_overrides: Any = None) -> str:
@@ -82,8 +82,7 @@ class RpcCalls:
                 )
             )
         except CallReverted as reverted:
-            text = str(reverted)
-            raise failed_call(text, reverted.revert_data) from None
+            raise revert_error(str(reverted), reverted.revert_data) from None
         except InvalidTransaction as refused:
             raise RpcError(SERVER_ERROR, str(refused)) from None
         return quantity(gas)

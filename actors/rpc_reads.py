@@ -9,10 +9,16 @@ from typing import Any, TypeVar
 from actors.rpc_server import Method
 from actors.rpc_view import Resolved, RpcView
 from flashblocks.execution.chain import ChainBlock
+from flashblocks.execution.fee_history import (
+    FEE_HISTORY_BLOCKS_MAX,
+    TIP_BLOCKS,
+    fee_history,
+    read_percentiles,
+    suggested_tip,
+)
 from flashblocks.execution.keccak import keccak256
 from flashblocks.execution.rpc_arguments import LATEST, BlockName, LogFilter, address, block_name, log_filter, slot
 from flashblocks.preconf import shapes
-from flashblocks.preconf.fee_history import FEE_HISTORY_BLOCKS_MAX, check_percentiles, fee_history, suggested_tip
 from flashblocks.preconf.sent import SentTransactions
 from flashblocks.preconf.snapshot import PendingSnapshot
 from flashblocks.wire.hexadecimal import data, quantity, to_bytes, to_int
@@ -20,7 +26,6 @@ from flashblocks.wire.jsonrpc import INVALID_PARAMS, LIMIT_EXCEEDED, SERVER_ERRO
 
 LOG_BLOCKS_MAX = 10_000
 LOGS_MAX = 20_000
-TIP_BLOCKS = 20
 
 T = TypeVar("T")
 Heavy = Callable[[Callable[[], T]], Awaitable[T]]
@@ -132,10 +137,7 @@ class RpcReads:
     async def fee_history(self, count: Any, newest: Any = "latest", percentiles: Any = None) -> dict[str, Any]:
         """eth_feeHistory over sealed blocks; `pending` counts as the newest sealed one."""
         wanted = count if isinstance(count, int) and not isinstance(count, bool) else to_int(count)
-        values = percentiles or []
-        if not isinstance(values, list) or not all(isinstance(each, int | float) for each in values):
-            raise RpcError(INVALID_PARAMS, "reward percentiles must be a list of numbers")
-        check_percentiles(values)
+        values = read_percentiles(percentiles)
         name = block_name(newest)
         found = self._view.find(LATEST if name.tag == "pending" else name)
         if found is None:
