@@ -27,6 +27,7 @@ from actors.lifeline import Lifeline
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from actors.rpc_server import Probes, RpcServer
 from actors.sidecar import read_genesis_hash
+from actors.tasks import Tasks
 from flashblocks.conductor.control import Action, Control, Decision
 from flashblocks.conductor.health import Health, HealthLimits, HealthMonitor, Readiness, Sickness
 from flashblocks.conductor.ledger_shape import SealedBlock
@@ -97,7 +98,8 @@ class Conductor:
         self._claims_without_commit = 0
         self._leadership = 0
         self._action: asyncio.Task[None] | None = None
-        self._group: asyncio.TaskGroup | None = None
+        self._tasks = Tasks()
+        self._running = False
         self._poll_wanted = asyncio.Event()
         self._fault: asyncio.Event = asyncio.Event()
         self.boost_http = RpcClient(settings.rollup_boost_url, timeout_s=HEALTHZ_S_MAX)
@@ -175,22 +177,30 @@ class Conductor:
         """Conduct until cancelled; a fault of the Raft node ends the process, which is then restarted."""
         self._lifeline.start()
         await self.boost.start()
-        async with asyncio.TaskGroup() as group:
-            self._group = group
-            group.create_task(self.sequencer.keep_level())
-            group.create_task(self.peers.keep_asking())
-            group.create_task(self._keep_polling_op_node())
-            group.create_task(self._keep_polling_rollup_boost())
-            group.create_task(self._keep_ticking())
-            group.create_task(self._fail_with_raft())
-            group.create_task(self.boost.run())
-            group.create_task(self.public.run())
-            self.sequencer.want_level()
-            if self.raft.is_leader:  # elected before anybody listened
-                self._claim()
+        for name, loop in {
+            "keep the op-node level": self.sequencer.keep_level(),
+            "ask the peers": self.peers.keep_asking(),
+            "poll the op-node": self._keep_polling_op_node(),
+            "poll rollup-boost": self._keep_polling_rollup_boost(),
+            "tick": self._keep_ticking(),
+            "fail with raft": self._fail_with_raft(),
+            "link to rollup-boost": self.boost.run(),
+            "public stream": self.public.run(),
+        }.items():
+            self._tasks.begin(loop, name)
+        self._running = True
+        self.sequencer.want_level()
+        if self.raft.is_leader:  # elected before anybody listened
+            self._claim()
+        try:
+            await self._tasks.wait()
+        finally:
+            self._running = False
+            await self._tasks.close()
 
     async def close(self) -> None:
         """Leave: a leader hands on first, so that nobody has to notice its death. Bounded, idempotent."""
+        await self._tasks.close()
         if self.raft.is_leader:
             with contextlib.suppress(Exception):
                 await self.transfer(None)
@@ -242,8 +252,8 @@ class Conductor:
         self._look(time.time())
 
     def _claim(self) -> None:
-        if self._group is not None:
-            self._group.create_task(self._claim_epoch(self._leadership), name="claim")
+        if self._running:
+            self._tasks.begin(self._claim_epoch(self._leadership), "claim")
 
     async def _claim_epoch(self, leadership: int) -> None:
         """Claim the next epoch, until it is ours or leadership is gone."""
@@ -300,11 +310,11 @@ class Conductor:
         """Look at all facts and act on what the table says."""
         self.health.on_ledger(now, self.raft.ledger.head_number)
         self.control.on_health(self._verdict(now))
-        if self._group is None or self._action is not None:
+        if not self._running or self._action is not None:
             return
         decision = self.control.next(now, self.peers.candidates(now) if self.control.leader else [])
         if decision is not None:
-            self._action = self._group.create_task(self._act(decision), name=decision.action.value)
+            self._action = self._tasks.begin(self._act(decision), decision.action.value)
 
     def _verdict(self, now: float) -> Health:
         verdict = self.health.health(now)

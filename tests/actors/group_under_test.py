@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,11 @@ import structlog
 
 from actors.conductor import Conductor
 from actors.conductor import Settings as ConductorSettings
+from actors.frame_link import FrameClient
 from actors.op_node import OpNode
 from actors.op_node import Settings as OpNodeSettings
 from actors.rpc_client import RpcClient
+from flashblocks.wire.frames import FlashblockFrame, Frame
 from tests.actors.scripted_boost import ScriptedBoost
 
 GENESIS_HASH = b"\xaa" * 32
@@ -136,6 +139,18 @@ class Group:
             await self.op_node.stop()
         await self.boost.close()
 
+    async def kill_conductor(self) -> None:
+        """End the conductor without its farewells: its sockets close, nothing is handed over."""
+        assert self.conductor is not None
+        running, self.conductor = self.conductor, None
+        await running.component.raft.close()
+        await running.stop()
+
+    async def kill_op_node(self) -> None:
+        assert self.op_node is not None
+        running, self.op_node = self.op_node, None
+        await running.stop()
+
     @property
     def leads(self) -> bool:
         return self.conductor is not None and self.conductor.component.stream.publisher.epoch is not None
@@ -146,7 +161,8 @@ class Group:
 
     @property
     def head(self) -> int:
-        assert self.op_node is not None
+        if self.op_node is None:
+            return -1
         return -1 if self.op_node.component.chain.head is None else self.op_node.component.chain.head.number
 
     def rpc(self) -> RpcClient:
@@ -186,3 +202,60 @@ async def cluster(directory: Path, groups: int = 1, **options: Any) -> AsyncIter
         yield made
     finally:
         await asyncio.gather(*(group.stop() for group in made.groups))
+
+
+class Listener:
+    """Listens to every conductor as a proxy does: drops repetitions and older epochs, notes every violation."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.seen: dict[tuple[int, int], bytes] = {}
+        self.order: list[tuple[int, int]] = []
+        self.times: list[float] = []
+        self.violations: list[str] = []
+        self.epoch = 0
+        self.clients = [
+            FrameClient(cluster.url(index), self._on_frame, start=lambda: self.order[-1] if self.order else None)
+            for index in range(len(cluster.groups))
+        ]
+
+    async def __aenter__(self) -> Listener:
+        for client in self.clients:
+            await client.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for client in self.clients:
+            await client.close()
+
+    def _on_frame(self, frame: Frame) -> None:
+        assert isinstance(frame, FlashblockFrame)
+        if frame.epoch < self.epoch:
+            return
+        self.epoch = frame.epoch
+        known = self.seen.get(frame.key)
+        if known is not None:
+            if known != frame.digest:
+                self.violations.append(f"two bodies at {frame.key}")
+            return
+        last = self.order[-1] if self.order else None
+        if last is not None and frame.key not in ((last[0], last[1] + 1), (last[0] + 1, 0)):
+            self.violations.append(f"{frame.key} after {last}")
+        self.seen[frame.key] = frame.digest
+        self.order.append(frame.key)
+        self.times.append(time.monotonic())
+
+    def lost(self, cluster: Cluster) -> list[tuple[int, int]]:
+        """What was seen and is not in the sealed chain of any ledger."""
+        sealed: dict[tuple[int, int], bytes] = {}
+        for group in cluster.groups:
+            if group.conductor is None:
+                continue
+            view = group.conductor.component.raft.ledger
+            blocks = [*view.sealed_blocks, *([view.open] if view.open is not None else [])]
+            sealed |= {(block.number, entry.index): entry.digest for block in blocks for entry in block.entries}
+        return [key for key, digest in self.seen.items() if sealed.get(key) != digest]
+
+    def longest_gap_s(self, since: float) -> float:
+        """The longest pause between two flashblocks after that moment."""
+        times = [since, *(at for at in self.times if at > since)]
+        return max(later - earlier for earlier, later in pairwise(times))
