@@ -1,6 +1,6 @@
 """Execution without a block: what eth_call and eth_estimateGas run on the environment of a header."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -58,16 +58,20 @@ def call(
     authorization_list: Sequence[Authorization] = (),
     overrides: Overrides | None = None,
     block_hashes: BlockHashes | None = None,
+    deadline: float | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> CallResult:
     """Run a message on `state` as if in the block of `header`; nothing is kept. `to` None runs `data` as initcode.
 
     The sender needs no nonce, no key and no fee; with a `gas_price` it must be able to pay for `gas`. As in geth, the
-    base fee reads as 0 while the gas price is 0. Raises InvalidTransaction when the message cannot start at all.
+    base fee reads as 0 while the gas price is 0. Raises InvalidTransaction when the message cannot start at all, and
+    OutOfTime when it still runs at `deadline` (in the time of `clock`).
     """
     environment = Environment.of(spec, header, block_hashes)
     if gas_price == 0:
         environment = msgspec.structs.replace(environment, base_fee=0)
     working = BlockState(state, environment)
+    working.deadline, working.clock = deadline, clock
     apply_overrides(working, overrides or {})
     if gas is None:
         gas = min(header.gas_limit, GAS_CAP_DEFAULT)
@@ -111,10 +115,13 @@ def estimate_gas(
     authorization_list: Sequence[Authorization] = (),
     overrides: Overrides | None = None,
     block_hashes: BlockHashes | None = None,
+    deadline: float | None = None,
+    clock: Callable[[], float] | None = None,
 ) -> int:
     """The gas limit with which the message succeeds, found by bisection as geth finds it (within 1.5 %).
 
-    Raises CallReverted when it fails at any limit (with the revert data), InvalidTransaction when it cannot start.
+    Raises CallReverted when it fails at any limit (with the revert data), InvalidTransaction when it cannot start,
+    OutOfTime when all attempts together take longer than until `deadline`.
     """
     highest = min(header.gas_limit, GAS_CAP_DEFAULT) if gas is None else min(gas, header.gas_limit)
     if gas_price:
@@ -137,6 +144,8 @@ def estimate_gas(
             authorization_list=authorization_list,
             overrides=overrides,
             block_hashes=block_hashes,
+            deadline=deadline,
+            clock=clock,
         )
 
     first = attempt(highest)

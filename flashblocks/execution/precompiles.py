@@ -1,28 +1,56 @@
-"""The precompiled contracts of each fork: py-evm's, OP's P256VERIFY, and OP's limits on input size."""
+"""The precompiled contracts of each fork: py-evm's table, native implementations over it, OP's additions and limits."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from eth.exceptions import OutOfGas
+from eth.exceptions import OutOfGas, VMError
+from eth.precompiles.bls12_381.constants import (
+    BLS12_G1_ADD_GAS,
+    BLS12_G1_MSM_GAS,
+    BLS12_G2_ADD_GAS,
+    BLS12_G2_MSM_GAS,
+    BLS12_MAP_FP2_G2_GAS,
+    BLS12_MAP_FP_G1_GAS,
+    G1_MSM_DISCOUNTS,
+    G1_MSM_MAX_DISCOUNT,
+    G2_MSM_DISCOUNTS,
+    G2_MSM_MAX_DISCOUNT,
+    MSM_MULTIPLIER,
+)
 from eth.vm.forks.cancun.computation import CANCUN_PRECOMPILES
 from eth.vm.forks.prague.computation import PRAGUE_PRECOMPILES
 
 from flashblocks.execution.chain_spec import Rules
+from flashblocks.execution.errors import InvalidTransaction
+from flashblocks.execution.modexp import modexp, modexp_gas
 from flashblocks.execution.p256 import p256_verify
+from flashblocks.execution.signature import CURVE_ORDER, recover_any
 
 Precompile = Callable[[Any], Any]
 Table = Mapping[bytes, Precompile]
 
-P256_GAS = 3_450  # RIP-7212, Fjord
-
-BN254_PAIRING = 0x08
-BLS_G1_MSM, BLS_G2_MSM, BLS_PAIRING = 0x0C, 0x0E, 0x0F
+ECRECOVER = 0x01
+MODEXP = 0x05
+BN254_ADD, BN254_MULTIPLY, BN254_PAIRING = 0x06, 0x07, 0x08
+BLS_G1_ADD, BLS_G1_MSM, BLS_G2_ADD, BLS_G2_MSM, BLS_PAIRING, BLS_MAP_G1, BLS_MAP_G2 = range(0x0B, 0x12)
 P256_VERIFY = 0x100
+
+ECRECOVER_GAS = 3_000
+BN254_ADD_GAS = 150
+BN254_MULTIPLY_GAS = 6_000
+BN254_PAIRING_GAS = 45_000
+BN254_PAIRING_PAIR_GAS = 34_000
+BLS_PAIRING_GAS = 37_700
+BLS_PAIRING_PAIR_GAS = 32_600
+P256_GAS = 3_450  # RIP-7212, Fjord
 
 # Input limits in bytes; a longer input fails and takes all gas (specs: granite, isthmus and jovian exec-engine.md).
 GRANITE_LIMITS_BYTES = {BN254_PAIRING: 112_687}
 ISTHMUS_LIMITS_BYTES = {BLS_G1_MSM: 513_760, BLS_G2_MSM: 488_448, BLS_PAIRING: 235_008}
 JOVIAN_LIMITS_BYTES = {BN254_PAIRING: 81_984, BLS_G1_MSM: 288_960, BLS_G2_MSM: 278_784, BLS_PAIRING: 156_672}
+
+TRUE_WORD = bytes(31) + b"\1"
+FALSE_WORD = bytes(32)
 
 
 def address(number: int) -> bytes:
@@ -31,9 +59,12 @@ def address(number: int) -> bytes:
 
 
 def table(rules: Rules, native: bool = True) -> dict[bytes, Precompile]:
-    """Address → function of every precompile under these rules; without `native`, all of them py-evm's."""
+    """Address → function of every precompile under these rules; without `native`, py-evm's wherever it has one."""
     found: dict[bytes, Precompile] = dict(PRAGUE_PRECOMPILES if rules.isthmus else CANCUN_PRECOMPILES)
     found[address(P256_VERIFY)] = run_p256
+    found[address(MODEXP)] = run_modexp
+    if native:
+        found.update({address(number): function for number, function in _native(rules).items()})
     limits = dict(GRANITE_LIMITS_BYTES)
     if rules.isthmus:
         limits.update(ISTHMUS_LIMITS_BYTES)
@@ -42,6 +73,93 @@ def table(rules: Rules, native: bool = True) -> dict[bytes, Precompile]:
     for number, limit in limits.items():
         found[address(number)] = limited(found[address(number)], limit)
     return found
+
+
+def _native(rules: Rules) -> dict[int, Precompile]:
+    """What the installed wheels can do faster; else py-evm's own stays (blake2f finds its wheel itself)."""
+    found: dict[int, Precompile] = {ECRECOVER: run_ecrecover}
+    try:
+        from flashblocks.execution import bn254
+    except ImportError:
+        pass
+    else:
+        found.update(_bn254(bn254))
+    if not rules.isthmus:
+        return found
+    try:
+        from flashblocks.execution import bls12_381
+    except ImportError:
+        pass
+    else:
+        found.update(_bls12(bls12_381))
+    return found
+
+
+def _bn254(curve: Any) -> dict[int, Precompile]:
+    def add(computation: Any) -> None:
+        computation.consume_gas(BN254_ADD_GAS, "ecAdd")
+        computation._output = checked(curve.add, computation.msg.data[:128].ljust(128, b"\0"))
+
+    def multiply(computation: Any) -> None:
+        computation.consume_gas(BN254_MULTIPLY_GAS, "ecMul")
+        computation._output = checked(curve.multiply, computation.msg.data[:96].ljust(96, b"\0"))
+
+    def pairing(computation: Any) -> None:
+        data = computation.msg.data
+        pairs, rest = divmod(len(data), curve.PAIR_BYTES)
+        computation.consume_gas(BN254_PAIRING_GAS + BN254_PAIRING_PAIR_GAS * pairs, "ecPairing")
+        if rest:
+            raise VMError("ecPairing: input is not whole pairs")
+        computation._output = TRUE_WORD if checked(curve.pairing_is_one, data) else FALSE_WORD
+
+    return {BN254_ADD: add, BN254_MULTIPLY: multiply, BN254_PAIRING: pairing}
+
+
+def _bls12(curve: Any) -> dict[int, Precompile]:
+    def fixed(run: Callable[[bytes], bytes], size: int, gas: int) -> Precompile:
+        def precompile(computation: Any) -> None:
+            if len(computation.msg.data) != size:
+                raise VMError(f"input must be {size} bytes")
+            computation.consume_gas(gas, "BLS12-381")
+            computation._output = checked(run, computation.msg.data)
+
+        return precompile
+
+    def msm(run: Callable[[bytes], bytes], size: int, gas: int, discounts: list[int], most: int) -> Precompile:
+        def precompile(computation: Any) -> None:
+            pairs, rest = divmod(len(computation.msg.data), size)
+            if rest or not pairs:
+                raise VMError("input is not whole pairs")
+            discount = discounts[pairs - 1] if pairs <= len(discounts) else most
+            computation.consume_gas(pairs * gas * discount // MSM_MULTIPLIER, "BLS12-381 MSM")
+            computation._output = checked(run, computation.msg.data)
+
+        return precompile
+
+    def pairing(computation: Any) -> None:
+        pairs, rest = divmod(len(computation.msg.data), curve.PAIRING_BYTES)
+        if rest or not pairs:
+            raise VMError("input is not whole pairs")
+        computation.consume_gas(BLS_PAIRING_GAS + BLS_PAIRING_PAIR_GAS * pairs, "BLS12-381 pairing")
+        computation._output = TRUE_WORD if checked(curve.pairing_is_one, computation.msg.data) else FALSE_WORD
+
+    return {
+        BLS_G1_ADD: fixed(curve.g1_add, 2 * curve.G1_BYTES, BLS12_G1_ADD_GAS),
+        BLS_G1_MSM: msm(curve.g1_msm, curve.G1_PAIR_BYTES, BLS12_G1_MSM_GAS, G1_MSM_DISCOUNTS, G1_MSM_MAX_DISCOUNT),
+        BLS_G2_ADD: fixed(curve.g2_add, 2 * curve.G2_BYTES, BLS12_G2_ADD_GAS),
+        BLS_G2_MSM: msm(curve.g2_msm, curve.G2_PAIR_BYTES, BLS12_G2_MSM_GAS, G2_MSM_DISCOUNTS, G2_MSM_MAX_DISCOUNT),
+        BLS_PAIRING: pairing,
+        BLS_MAP_G1: fixed(curve.map_to_g1, curve.FIELD_BYTES, BLS12_MAP_FP_G1_GAS),
+        BLS_MAP_G2: fixed(curve.map_to_g2, 2 * curve.FIELD_BYTES, BLS12_MAP_FP2_G2_GAS),
+    }
+
+
+def checked(run: Callable[[bytes], Any], data: bytes) -> Any:
+    """Run curve arithmetic; input that is not a point fails the call."""
+    try:
+        return run(data)
+    except ValueError as error:
+        raise VMError(str(error)) from error
 
 
 def limited(run: Precompile, limit_bytes: int) -> Precompile:
@@ -55,9 +173,29 @@ def limited(run: Precompile, limit_bytes: int) -> Precompile:
     return run_limited
 
 
+def run_ecrecover(computation: Any) -> None:
+    """ECRECOVER: the signer's address as a word, nothing where the signature is none."""
+    computation.consume_gas(ECRECOVER_GAS, "ecRecover")
+    data = computation.msg.data[:128].ljust(128, b"\0")
+    v, r, s = (int.from_bytes(data[at : at + 32], "big") for at in (32, 64, 96))
+    if v not in (27, 28) or not 0 < r < CURVE_ORDER or not 0 < s < CURVE_ORDER:
+        return
+    try:
+        signer = recover_any(data[:32], r, s, v - 27)
+    except InvalidTransaction:
+        return
+    computation._output = bytes(12) + signer
+
+
+def run_modexp(computation: Any) -> None:
+    """MODEXP (EIP-198, 2565)."""
+    data = computation.msg.data_as_bytes
+    computation.consume_gas(modexp_gas(data), "modexp")
+    computation._output = modexp(data)
+
+
 def run_p256(computation: Any) -> Any:
-    """P256VERIFY (RIP-7212): 32 bytes of 1 for a valid signature, nothing for any other input."""
+    """P256VERIFY (RIP-7212): a word of 1 for a valid signature, nothing for any other input."""
     computation.consume_gas(P256_GAS, "P256VERIFY")
-    if p256_verify(computation.msg.data):
-        computation.output = bytes(31) + b"\1"
-    return computation
+    if p256_verify(computation.msg.data_as_bytes):
+        computation._output = TRUE_WORD

@@ -44,11 +44,16 @@ def choose_recover(native: bool = True) -> Recover:
 _recover = choose_recover()
 
 
-def recover_address(digest: bytes, r: int, s: int, parity: int) -> bytes:
-    """The address whose key signed `digest`; raises InvalidTransaction when none can have (EIP-2: low s only)."""
-    if not 0 < r < CURVE_ORDER or not 0 < s <= HALF_CURVE_ORDER or parity not in (0, 1):
-        raise InvalidTransaction("invalid transaction v, r, s values")
+def recover_any(digest: bytes, r: int, s: int, parity: int) -> bytes:
+    """The address whose key signed `digest`, whatever half s lies in; raises InvalidTransaction when none can have."""
     try:
         return _recover(digest, r, s, parity)
     except Exception as error:  # each library has its own exception for "no such point"
         raise InvalidTransaction("invalid sender: recovery failed") from error
+
+
+def recover_address(digest: bytes, r: int, s: int, parity: int) -> bytes:
+    """The signer's address; raises InvalidTransaction when there can be none (EIP-2: s must be in the lower half)."""
+    if not 0 < r < CURVE_ORDER or not 0 < s <= HALF_CURVE_ORDER or parity not in (0, 1):
+        raise InvalidTransaction("invalid transaction v, r, s values")
+    return recover_any(digest, r, s, parity)

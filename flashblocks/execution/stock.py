@@ -163,7 +163,8 @@ def _floor(tx: Any, rules: Rules) -> int:
     if not rules.isthmus:
         return 0
     zeros = tx.data.count(0)
-    return GAS_FLOOR_BASE + GAS_FLOOR_PER_TOKEN * (zeros + 4 * (len(tx.data) - zeros))
+    floor: int = GAS_FLOOR_BASE + GAS_FLOOR_PER_TOKEN * (zeros + 4 * (len(tx.data) - zeros))
+    return floor
 
 
 class _StockExecutor:

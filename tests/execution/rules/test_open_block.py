@@ -91,7 +91,7 @@ def test_every_wei_of_a_transfer_is_accounted_for(chain: Any, wallets: list[byte
     assert receipt.l1_fee > 0
 
     def gained(address: bytes) -> int:
-        return after.balance(address) - before.balance(address)
+        return int(after.balance(address) - before.balance(address))
 
     assert gained(STRANGER) == 12_345
     assert gained(SEQUENCER_FEE_VAULT) == 21_000 * tip

@@ -23,7 +23,8 @@ def next_state(chain: Any, seed: int) -> WorldState:
     block.append(chain.send(2, bytes([seed + 1]) * 20, value=seed + 1))
     sealed = block.seal()
     chain.advance(sealed)
-    return sealed.state
+    state: WorldState = sealed.state
+    return state
 
 
 def test_a_chain_of_differences_rebuilds_every_state(chain: Any) -> None:
