@@ -78,7 +78,7 @@ class SnapshotStore:
         self._outcome = IDLE
         self._failed_at = 0.0
         self._covered = 0
-        self._sending: dict[Any, _Sending] = {}
+        self._sending: dict[str, _Sending] = {}
         self._receiving: BinaryIO | None = None
         self.failure: str | None = None
         """Why the last snapshot could not be written, or None."""
@@ -95,8 +95,7 @@ class SnapshotStore:
         """Wait for a snapshot being written, and close all files."""
         if self._writer is not None:
             self._writer.join()
-        for node in list(self._sending):
-            self.cancelTransmisstion(node)
+        self._stop_sending_all()
         if self._receiving is not None:
             self._receiving.close()
             self._receiving = None
@@ -124,8 +123,7 @@ class SnapshotStore:
         if self._writer is not None:
             self._writer.join()
             self._writer = None
-        for node in list(self._sending):
-            self.cancelTransmisstion(node)
+        self._stop_sending_all()
         return outcome, self._covered
 
     def _write(self, header: SnapshotHeader, view: LedgerView) -> None:
@@ -155,10 +153,10 @@ class SnapshotStore:
         """Next (chunk, is first, is last) for a member, or None while its link is busy or a snapshot is written."""
         if self._outcome == WRITING or self._backlog_bytes(node.id) > LINK_BACKLOG_BYTES_MAX:
             return None
-        sending = self._sending.get(node)
+        sending = self._sending.get(node.id)
         if sending is None:
             try:
-                sending = self._sending[node] = _Sending(self._path.open("rb"))
+                sending = self._sending[node.id] = _Sending(self._path.open("rb"))
             except OSError as error:
                 _log.warning("snapshot cannot be sent: %s", error)
                 return None
@@ -198,9 +196,14 @@ class SnapshotStore:
 
     def cancelTransmisstion(self, node: Any) -> None:
         """Stop sending to a member; it will begin anew."""
-        sending = self._sending.pop(node, None)
+        sending = self._sending.pop(node.id, None)
         if sending is not None:
             sending.file.close()
+
+    def _stop_sending_all(self) -> None:
+        for sending in self._sending.values():
+            sending.file.close()
+        self._sending.clear()
 
 
 def keep_from(log: Journal, applied_index: int, entries_max: int, bytes_max: int) -> int:
