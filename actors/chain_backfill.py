@@ -10,7 +10,7 @@ from actors.execution_peers import ExecutionPeers
 from actors.rpc_client import RpcRefused, RpcUnknown
 from flashblocks.execution.chain import UnknownBlock
 from flashblocks.execution.errors import ExecutionError
-from flashblocks.execution.header import Block
+from flashblocks.execution.header import Block, Header
 from flashblocks.execution.store import StoreError
 from flashblocks.wire.engine import ForkchoiceState
 from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes
@@ -121,8 +121,8 @@ class ChainBackfill:
         return self.client.follower.parent_of(block.header.parent_hash) is not None
 
     async def _import_by_number(self, end: int) -> None:
-        """Import the peers' canonical blocks from our head on, up to but not including `end`."""
-        number = self.client.chain.head.number + 1
+        """Import the peers' canonical blocks from where our chains part, up to but not including `end`."""
+        number = await self._first_to_import(end)
         while number < end:
             count = min(BATCH_BLOCKS, end - number)
             calls = [("debug_getRawBlock", [quantity(number + offset)]) for offset in range(count)]
@@ -131,6 +131,18 @@ class ChainBackfill:
                 if not await self._import(block):
                     raise WireError(f"block {block.header.number} does not continue our chain")
                 number = block.header.number + 1
+
+    async def _first_to_import(self, end: int) -> int:
+        """The height above the newest block that the peers' chain and ours share, looking back ever further."""
+        chain = self.client.chain
+        number, stride = min(chain.head.number, end - 1), 1
+        while number > chain.first.number:
+            answer = await self.peers.call("debug_getRawHeader", quantity(number))
+            theirs = Header.from_rlp(to_bytes(answer, None, "raw header"))
+            if chain.canonical_hash(number) == theirs.hash:
+                break
+            number, stride = max(number - stride, chain.first.number), stride * 2
+        return number + 1
 
     async def _fetch(self, block_hash: bytes) -> Block:
         offered = self._offered.get(block_hash)

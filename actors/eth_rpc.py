@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from actors.rpc_server import Method
-from flashblocks.execution.calls import call, estimate_gas
+from flashblocks.execution.calls import GAS_CAP_DEFAULT, call, estimate_gas
 from flashblocks.execution.chain import ChainBlock
-from flashblocks.execution.errors import CallReverted, InvalidTransaction
+from flashblocks.execution.errors import CallReverted, InvalidTransaction, OutOfTime
 from flashblocks.execution.fee_history import (
     FEE_HISTORY_BLOCKS_MAX,
     TIP_BLOCKS,
@@ -53,6 +53,8 @@ CLIENT_VERSION = "flashblocks/v0.1.0/python"
 LOG_BLOCKS_MAX = 10_000
 LOGS_ANSWERED_MAX = 20_000
 SLICE_S = 0.010
+CALL_S_MAX = 0.200  # the length of a flashblock; the rpc-node, which builds nothing, allows more
+CALL_TIMED_OUT = f"execution aborted (timeout = {CALL_S_MAX * 1000:.0f}ms)"
 
 
 class EthRpc:
@@ -124,8 +126,10 @@ class EthRpc:
         if name.tag == "earliest":
             return chain.by_number(0)
         if name.tag in ("safe", "finalized"):
-            wanted = chain.safe_hash if name.tag == "safe" else chain.finalized_hash
-            return chain.block(wanted)
+            block = chain.block(chain.safe_hash if name.tag == "safe" else chain.finalized_hash)
+            if block is None:
+                raise RpcError(SERVER_ERROR, f"{name.tag} block not found")  # geth's words, which op-node looks for
+            return block
         return chain.head
 
     def state_at(self, value: Any) -> tuple[ChainBlock, WorldState]:
@@ -229,18 +233,12 @@ class EthRpc:
     async def call(self, arguments: Any, name: Any = None, state_overrides: Any = None) -> str:
         """Run a message on a block's state."""
         block, state = self.state_at(name)
-        hashes = self.chain.ancestor_hashes(block.hash)
         try:
-            result = call(
-                self.client.spec,
-                block.header,
-                state,
-                **call_arguments(arguments),
-                overrides=overrides(state_overrides),
-                block_hashes=hashes,
-            )
+            result = call(self.client.spec, block.header, state, **self._message(block, arguments, state_overrides))
         except InvalidTransaction as error:
             raise RpcError(SERVER_ERROR, str(error)) from error
+        except OutOfTime as error:
+            raise RpcError(SERVER_ERROR, CALL_TIMED_OUT) from error
         if result.error is not None:
             raise revert_error(result.error, result.revert_data)
         return data(result.output)
@@ -249,19 +247,28 @@ class EthRpc:
         """The gas limit with which a message succeeds."""
         block, state = self.state_at(name)
         try:
-            gas = estimate_gas(
-                self.client.spec,
-                block.header,
-                state,
-                **call_arguments(arguments),
-                overrides=overrides(state_overrides),
-                block_hashes=self.chain.ancestor_hashes(block.hash),
-            )
+            message = self._message(block, arguments, state_overrides)
+            gas = estimate_gas(self.client.spec, block.header, state, **message)
         except InvalidTransaction as error:
             raise RpcError(SERVER_ERROR, str(error)) from error
+        except OutOfTime as error:
+            raise RpcError(SERVER_ERROR, CALL_TIMED_OUT) from error
         except CallReverted as error:
             raise revert_error(str(error), error.revert_data) from error
         return quantity(gas)
+
+    def _message(self, block: ChainBlock, arguments: Any, state_overrides: Any) -> dict[str, Any]:
+        """What a caller wants to run, within bounds of gas and time: calls must not hold up a flashblock."""
+        read = call_arguments(arguments)
+        if "gas" in read:
+            read["gas"] = min(read["gas"], GAS_CAP_DEFAULT)
+        return {
+            **read,
+            "overrides": overrides(state_overrides),
+            "block_hashes": self.chain.ancestor_hashes(block.hash),
+            "deadline": time.monotonic() + CALL_S_MAX,
+            "clock": time.monotonic,
+        }
 
     # -- fees
 

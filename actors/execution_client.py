@@ -20,6 +20,7 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from actors.chain_backfill import ChainBackfill
+from actors.collector import BlockCollector
 from actors.engine_api import EngineApi
 from actors.eth_rpc import EthRpc
 from actors.payload_source import PayloadSource
@@ -204,7 +205,7 @@ class ExecutionClient:
         """Judge a flashblock of others in turn; the verdict, and the seconds its execution took."""
         async with self._applying:
             try:
-                decoded = await self.decode(flashblock.diff.transactions)
+                decoded = () if self._is_known(flashblock) else await self.decode(flashblock.diff.transactions)
             except InvalidTransaction as error:
                 followed = self.follower.open(flashblock.payload_id)
                 expected = followed.last_index + 1 if followed else 0
@@ -220,6 +221,13 @@ class ExecutionClient:
         elif verdict.status == "UNKNOWN_PARENT" and flashblock.base is not None:
             self.backfill.want(flashblock.base.parent_hash)
         return verdict, took
+
+    def _is_known(self, flashblock: Flashblock) -> bool:
+        """Whether applying it will find it a duplicate: nothing need be decoded for that."""
+        followed = self.follower.open(flashblock.payload_id)
+        if followed is None or flashblock.index > followed.last_index:
+            return False
+        return followed.flashblock(flashblock.index) == flashblock
 
     async def import_block(self, block: Block) -> Imported:
         """Take a whole block; the loop gets a turn every few milliseconds. Raises StoreError: nothing has changed."""
@@ -287,16 +295,17 @@ class ExecutionClient:
     # -- between blocks
 
     async def _maintain(self) -> None:
-        """Write snapshots and the index slice by slice, and sync the log, whenever nothing else is to be done."""
+        """Write snapshots and the index slice by slice, sync the log, collect garbage – while nothing waits for it."""
         synced = self.chain.head.number
-        while True:
-            busy = False
-            if self.keeper is not None:
-                busy = self.keeper.maintain(self.chain)
-                if self.options.sync_every_block and self.chain.head.number != synced:
+        with BlockCollector() as collector:
+            while True:
+                busy = self.keeper is not None and self.keeper.maintain(self.chain)
+                if self.chain.head.number != synced:
                     synced = self.chain.head.number
-                    await asyncio.to_thread(self.keeper.store.sync)
-            await asyncio.sleep(MAINTENANCE_BUSY_S if busy else MAINTENANCE_IDLE_S)
+                    collector.between_blocks()
+                    if self.keeper is not None and self.options.sync_every_block:
+                        await asyncio.to_thread(self.keeper.store.sync)
+                await asyncio.sleep(MAINTENANCE_BUSY_S if busy else MAINTENANCE_IDLE_S)
 
     def _probes(self) -> Probes:
         if self.store_error is not None:
