@@ -15,6 +15,7 @@ from actors.builder_source import FlashblockSource
 from actors.execution_client import ClientOptions, ExecutionClient
 from actors.frame_link import FrameServer, Peer
 from actors.upstream_metrics import UpstreamMetrics
+from actors.warm_up import warm_up
 from flashblocks.builder.bundles import BundlePool, read_bundle
 from flashblocks.builder.schedule import (
     BLOCK_TIME_MS_DEFAULT,
@@ -120,6 +121,7 @@ class Builder:
     async def start(self) -> None:
         """Bind the three ports."""
         self._bug = asyncio.get_running_loop().create_future()
+        warm_up(self.client.chain)
         await self.stream.start()
         await self.client.start()
 

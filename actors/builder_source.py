@@ -14,8 +14,9 @@ from collections.abc import Callable
 
 import msgspec
 
-from actors.execution_client import ExecutionClient, UnknownPayload
+from actors.execution_client import ExecutionClient
 from actors.frame_link import FrameServer, Peer
+from actors.payload_source import UnknownPayload
 from actors.upstream_metrics import UpstreamMetrics
 from flashblocks.builder.budget import Limits, budget
 from flashblocks.builder.building import Building, Made, build_opening
