@@ -97,7 +97,7 @@ class ComponentActor:
         gc.collect()
         gc.freeze()
         self._started.set()
-        log.info("serving", pid=os.getpid())
+        log.info("serving", pid=os.getpid(), cpu_s=round(time.process_time(), 3))
 
 
 def _spare_imports() -> None:

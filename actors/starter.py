@@ -88,6 +88,8 @@ class Started:
 
     def stop(self) -> None:
         """End the cluster and wait until nothing of it is left."""
+        if self.has_ended():  # another cluster may have the name by now
+            return
         stop(self.directory)
         self._process.wait(KILL_S_MAX)
 

@@ -202,9 +202,12 @@ async def _show_until_the_end(started: Started, stream: Any, command_at: float, 
     looking = asyncio.create_task(look())
     try:
         if plainly or not sys.stdout.isatty():
+            next_line_at = time.monotonic() + PLAIN_EVERY_S
             while not started.has_ended():
-                await asyncio.sleep(PLAIN_EVERY_S)
-                (note if plainly else say)(plain(looked.get("snapshot"), stream, time.time()))
+                await asyncio.sleep(DRAW_EVERY_S)
+                if time.monotonic() >= next_line_at:
+                    next_line_at += PLAIN_EVERY_S
+                    (note if plainly else say)(plain(looked.get("snapshot"), stream, time.time()))
         else:
             from rich.live import Live
 
