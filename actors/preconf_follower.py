@@ -8,8 +8,6 @@ of the chain are made there too. Whoever wants to hear of changes (subscriptions
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,19 +16,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
-from actors.execution_peers import ExecutionPeers, call_batch
+from actors.execution_peers import BatchAnswer, ExecutionPeers, call_batch
+from actors.follower_metrics import FollowerMetrics
 from actors.frame_link import FrameClient
+from actors.own_chain import Genesis, open_chain
 from actors.rpc_client import RpcRefused, RpcUnknown
-from flashblocks.execution.chain import Chain, ChainBlock
-from flashblocks.execution.chain_spec import ChainSpec
 from flashblocks.execution.errors import ExecutionError
 from flashblocks.execution.follow import PayloadFollower
 from flashblocks.execution.header import Block
-from flashblocks.execution.recovery import ChainKeeper
-from flashblocks.execution.state import WorldState
-from flashblocks.execution.store import ChainStore, StoreError, StoreFull, StoreLocked
 from flashblocks.preconf.events import Event, FlashblockShown, HeadChanged, Withdrawn
 from flashblocks.preconf.facts import (
     Appended,
@@ -74,7 +69,7 @@ class PreconfFollower:
 
     def __init__(
         self,
-        genesis: tuple[ChainSpec, Block, WorldState],
+        genesis: Genesis,
         *,
         directory: Path | None,
         stream_urls: Sequence[str],
@@ -85,7 +80,7 @@ class PreconfFollower:
         log: Any,
     ) -> None:
         self._log = log
-        self._keeper, self.chain = _open_chain(genesis, directory, log)
+        self._keeper, self.chain = open_chain(genesis, directory, log)
         self._follower = PayloadFollower(self.chain)
         head = self.chain.head
         self.machine = PendingMachine(
@@ -96,6 +91,7 @@ class PreconfFollower:
         )
         self.listeners: list[Callable[[Event], None]] = []
         self.peers = ExecutionPeers(execution_urls)
+        self._labels = (BlockRef(-1, self.chain.safe_hash), BlockRef(-1, self.chain.finalized_hash))
         self._snapshot: PendingSnapshot | None = None
         self._shown: dict[int, PendingSnapshot] = {}
         self._foreign = ForeignIntake()
@@ -215,13 +211,28 @@ class PreconfFollower:
             await asyncio.gather(*(self._observe(url) for url in urls))
 
     async def _observe(self, url: str) -> None:
+        calls = [("eth_getBlockByNumber", (tag, False)) for tag in ("latest", "safe", "finalized")]
         try:
-            block = await self.peers.client(url).call("eth_getBlockByNumber", "latest", False)
-            seen = BlockRef(to_int(block["number"]), to_bytes(block["hash"], 32))
-        except (RpcUnknown, RpcRefused, WireError, TypeError, KeyError):
+            latest, safe, finalized = await call_batch(self.peers.client(url), calls)
+            seen = _reference(latest)
+        except (RpcUnknown, RpcRefused):
+            seen = None
+        if seen is None:
             self.peers.avoid(url)
             return
         self._decide(self.machine.observed(time.monotonic(), url, seen))
+        self._label(_reference(safe), _reference(finalized))
+
+    def _label(self, safe: BlockRef | None, finalized: BlockRef | None) -> None:
+        """Take over which of our blocks are safe and finalized; neither goes back, no other chain's block counts."""
+        ours = [
+            old if new is None or new.number < old.number or self.chain.canonical_hash(new.number) != new.hash else new
+            for old, new in zip(self._labels, (safe, finalized), strict=True)
+        ]
+        if tuple(ours) != self._labels:
+            self._labels = (ours[0], ours[1])
+            self._todo.append(_SetHead(self.machine.head.hash))
+            self._work.set()
 
     # Decisions ------------------------------------------------------------------------------------------------------
 
@@ -284,7 +295,7 @@ class PreconfFollower:
     async def _set_head(self, block_hash: bytes) -> None:
         def work() -> Any:
             self._follower.settle(block_hash)
-            change = self.chain.set_head(block_hash)
+            change = self.chain.set_head(block_hash, *(label.hash for label in self._labels))
             self._follower.forget_below(self.chain.head.number)
             if self._keeper is not None:
                 self._keeper.maintain(self.chain)
@@ -423,63 +434,14 @@ class PreconfFollower:
         self._decide(decisions)
 
 
-class FollowerMetrics:
-    """What the follower counts; names as the upstream node's where it has one."""
-
-    def __init__(self, registry: CollectorRegistry, follower: PreconfFollower) -> None:
-        prefix = "reth_flashblocks_"
-        self.messages = Counter(prefix + "upstream_messages", "Flashblocks received", registry=registry)
-        self.errors = Counter(prefix + "upstream_errors", "Unreadable messages", registry=registry)
-        self.dropped = Counter(
-            prefix + "unexpected_block_order", "Flashblocks not used, by reason", ["reason"], registry=registry
-        )
-        self.processing = Histogram(
-            prefix + "block_processing_duration",
-            "Seconds to execute a flashblock",
-            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0),
-            registry=registry,
-        )
-        self.reorgs = Counter(prefix + "pending_clear_reorg", "Heads replaced by another block", registry=registry)
-        self.divergences = Counter(
-            "flashblocks_divergence", "Blocks sealed with other content than was streamed", registry=registry
-        )
-        self.resends = Counter("flashblocks_resends", "Times missing flashblocks were asked for", registry=registry)
-        age = Gauge("flashblocks_stream_age_seconds", "Seconds since the last flashblock", registry=registry)
-        age.set_function(lambda: _number(follower.stream_age_s()))
-        index = Gauge(prefix + "pending_snapshot_fb_index", "Index of the pending flashblock", registry=registry)
-        index.set_function(lambda: follower._snapshot.index if follower._snapshot else -1)
-        height = Gauge(prefix + "pending_snapshot_height", "Height of the pending block", registry=registry)
-        height.set_function(lambda: follower._snapshot.number if follower._snapshot else -1)
-        ahead = Gauge("flashblocks_unconfirmed_blocks", "Blocks no execution client confirmed", registry=registry)
-        ahead.set_function(lambda: follower.machine.unconfirmed_blocks)
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value
+def _reference(answer: BatchAnswer | None) -> BlockRef | None:
+    """The block in an answer of eth_getBlockByNumber; None where there is none."""
+    block: Any = answer[0] if answer is not None else None
+    try:
+        return BlockRef(to_int(block["number"]), to_bytes(block["hash"], 32))
+    except (WireError, TypeError, KeyError):
+        return None
 
 
 async def _raise(bug: asyncio.Future[None]) -> None:
     await bug
-
-
-def _open_chain(
-    genesis: tuple[ChainSpec, Block, WorldState], directory: Path | None, log: Any
-) -> tuple[ChainKeeper | None, Chain]:
-    """The chain as it was left on disk; anew from genesis where the disk is damaged: others have all of it."""
-    spec, block, state = genesis
-    if directory is None:
-        return None, Chain(spec, ChainBlock(block.header, (), (), state))
-    try:
-        keeper = ChainKeeper(ChainStore(directory))
-        with contextlib.ExitStack() as undo:
-            undo.callback(keeper.close)
-            chain = keeper.open(spec, block, state)
-            undo.pop_all()
-        return keeper, chain
-    except (StoreLocked, StoreFull):
-        raise
-    except StoreError as error:
-        log.error("the chain on disk is of no use; starting anew", directory=str(directory), error=str(error))
-        shutil.rmtree(directory)
-        keeper = ChainKeeper(ChainStore(directory))
-        return keeper, keeper.open(spec, block, state)

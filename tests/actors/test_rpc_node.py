@@ -1,0 +1,262 @@
+"""The rpc-node on real sockets: real execution, a real fallback EL with its pool, a stream that the test directs."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.rpc_client import RpcClient, RpcRefused
+from actors.rpc_node import RpcNode
+from flashblocks.execution.accounts import TEST_ACCOUNTS
+from flashblocks.wire.hexadecimal import data
+from tests.actors.one_sequencer import OneSequencer, node_behind, until
+
+ALICE, BOB = TEST_ACCOUNTS[0], TEST_ACCOUNTS[9]
+ZERO_HASH = "0x" + "00" * 32
+
+
+@pytest.fixture
+async def sequencer(tmp_path: Path) -> AsyncIterator[OneSequencer]:
+    made = OneSequencer(tmp_path)
+    await made.start()
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+async def node(sequencer: OneSequencer) -> AsyncIterator[RpcNode]:
+    async with node_behind(sequencer, stale_after_ms=60_000) as made:
+        yield made
+
+
+@pytest.fixture
+async def wallet(node: RpcNode) -> AsyncIterator[RpcClient]:
+    client = RpcClient(node.server.url, timeout_s=10)
+    yield client
+    await client.close()
+
+
+async def shown(node: RpcNode, number: int, index: int) -> None:
+    await until(
+        lambda: (s := node.follower.pending()) is not None and (s.number, s.index) == (number, index),
+        f"flashblock {number}.{index} is pending",
+    )
+
+
+async def test_before_any_flashblock_pending_is_latest(wallet: RpcClient, sequencer: OneSequencer) -> None:
+    latest = await wallet.call("eth_getBlockByNumber", "latest", False)
+    assert await wallet.call("eth_getBlockByNumber", "pending", False) == latest
+    assert latest["hash"] == data(sequencer.el.client.chain.head.hash)
+    assert (await wallet.get("/readyz"))[0] == 503
+    assert (await wallet.get("/healthz"))[0] == 200
+    assert int(await wallet.call("eth_getBalance", data(ALICE.address), "pending"), 16) == 10_000 * 10**18
+
+
+async def test_a_flashblock_is_pending_everywhere_at_once(
+    node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
+) -> None:
+    sequencer.begin()
+    raw = sequencer.forge.transfer(0, 0, to=9, value=77)
+    frame = sequencer.flashblock(raw)
+    await shown(node, 1, 1)
+    pending = await wallet.call("eth_getBlockByNumber", "pending", False)
+    assert (pending["number"], pending["hash"], len(pending["transactions"])) == ("0x1", ZERO_HASH, 2)
+    tx_hash = pending["transactions"][1]
+    receipt = await wallet.call("eth_getTransactionReceipt", tx_hash)
+    assert (receipt["status"], receipt["blockNumber"], receipt["blockHash"]) == ("0x1", "0x1", ZERO_HASH)
+    transaction = await wallet.call("eth_getTransactionByHash", tx_hash)
+    assert (transaction["blockHash"], transaction["transactionIndex"]) == (None, "0x1")
+    assert int(await wallet.call("eth_getBalance", data(BOB.address), "pending"), 16) == 10_000 * 10**18 + 77
+    assert int(await wallet.call("eth_getBalance", data(BOB.address), "latest"), 16) == 10_000 * 10**18
+    assert await wallet.call("eth_getTransactionCount", data(ALICE.address), "pending") == "0x1"
+    assert await wallet.call("eth_getTransactionCount", data(ALICE.address), "latest") == "0x0"
+    assert await wallet.call("eth_getBlockTransactionCountByNumber", "pending") == "0x2"
+    assert await wallet.call("eth_blockNumber") == "0x0"
+    by_hash = await wallet.call("eth_getBlockByHash", data(frame.block_hash), True)
+    assert (by_hash["hash"], by_hash["transactions"][1]["hash"]) == (data(frame.block_hash), tx_hash)
+    receipts = await wallet.call("eth_getBlockReceipts", "pending")
+    assert receipts[1] == receipt
+    assert (await wallet.get("/readyz"))[0] == 200
+
+
+async def test_the_next_block_seals_what_was_followed(
+    node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
+) -> None:
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0))
+    sealed = await sequencer.seal()
+    sequencer.begin()
+    await shown(node, 2, 0)
+    assert await wallet.call("eth_blockNumber") == "0x1"
+    block = await wallet.call("eth_getBlockByNumber", "latest", True)
+    assert block["hash"] == data(sealed.header.hash)
+    receipt = await wallet.call("eth_getTransactionReceipt", block["transactions"][1]["hash"])
+    assert receipt["blockHash"] == data(sealed.header.hash)
+    await until(lambda: node.follower.machine.unconfirmed_blocks == 0, "the client confirms the sealed block")
+
+
+async def test_a_gap_is_asked_for_and_filled(node: RpcNode, sequencer: OneSequencer) -> None:
+    sequencer.withheld.add((1, 1))
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0))
+    sequencer.flashblock(sequencer.forge.transfer(0, 1))
+    await shown(node, 1, 2)
+
+
+async def test_joining_mid_block_and_behind_starts_without_a_restart(sequencer: OneSequencer, tmp_path: Path) -> None:
+    for turn in range(3):
+        sequencer.begin()
+        sequencer.flashblock(sequencer.forge.transfer(0, turn))
+        await sequencer.seal()
+    sequencer.frames.clear()  # nobody can resend the old blocks: they come from the client
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 3))
+    async with node_behind(sequencer, stale_after_ms=60_000) as node:
+        sequencer.flashblock(sequencer.forge.transfer(0, 4))
+        await shown(node, 4, 2)
+        assert node.follower.chain.head.number == 3
+
+
+async def test_a_missing_tail_comes_from_the_sealed_block(node: RpcNode, sequencer: OneSequencer) -> None:
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0))
+    sequencer.withheld.add((1, 2))
+    sequencer.resendable = False
+    sequencer.flashblock(sequencer.forge.transfer(0, 1))
+    await sequencer.seal()
+    sequencer.begin()
+    await shown(node, 2, 0)
+    assert node.follower.metrics.divergences._value.get() == 0
+
+
+async def test_divergence_is_counted_and_the_chain_goes_on(
+    node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
+) -> None:
+    header, state = sequencer.parent()
+    other = sequencer.forge.seal(header, state, [sequencer.forge.transfer(1, 0)])
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0))
+    await shown(node, 1, 1)
+    lost = (await wallet.call("eth_getBlockByNumber", "pending", False))["transactions"][1]
+    await sequencer.seal_instead(other)
+    sequencer.begin()
+    await shown(node, 2, 0)
+    assert node.follower.metrics.divergences._value.get() == 1
+    assert await wallet.call("eth_getTransactionReceipt", lost) is None
+    assert (await wallet.call("eth_getBlockByNumber", "latest", False))["hash"] == data(other.header.hash)
+
+
+async def test_a_stale_stream_falls_through_to_latest_and_recovers(sequencer: OneSequencer) -> None:
+    async with node_behind(sequencer, stale_after_ms=300) as node:
+        client = RpcClient(node.server.url, timeout_s=10)
+        sequencer.begin()
+        sequencer.flashblock(sequencer.forge.transfer(0, 0, value=5))
+        await until(lambda: node.follower.pending() is not None, "pending")
+        assert (await client.get("/readyz"))[0] == 200
+        await until(lambda: node.follower.pending() is None, "stale")
+        status, text = await client.get("/readyz")
+        assert status == 503
+        assert b"stream age" in text
+        assert (await client.call("eth_getBlockByNumber", "pending", False))["number"] == "0x0"
+        await sequencer.seal()
+        await until(lambda: node.follower.chain.head.number == 1, "the block comes from the client")
+        sequencer.begin()
+        await until(lambda: node.follower.pending() is not None, "the stream is back")
+        await client.close()
+
+
+async def test_eth_call_on_pending_runs_in_the_pending_block(
+    node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
+) -> None:
+    """Code that returns NUMBER and TIMESTAMP sees those of the pending block, not of an older one."""
+    sequencer.begin()
+    await shown(node, 1, 0)
+    probe = "0x435f5242602052" + "60405ff3"  # NUMBER at 0, TIMESTAMP at 32
+    where = "0x" + "77" * 20
+    out = await wallet.call("eth_call", {"to": where}, "pending", {where: {"code": probe}})
+    pending = await wallet.call("eth_getBlockByNumber", "pending", False)
+    assert int(out[2:66], 16) == 1
+    assert int(out[66:], 16) == int(pending["timestamp"], 16)
+    assert int(await wallet.call("eth_estimateGas", {"to": where, "value": "0x0"}), 16) == 21_000
+    with pytest.raises(RpcRefused) as reverted:
+        await wallet.call("eth_call", {"to": where}, "pending", {where: {"code": "0x5f5ffd"}})
+    assert reverted.value.code == 3
+
+
+async def test_sending_without_an_ingress_reaches_the_clients_pool(
+    node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
+) -> None:
+    sequencer.begin()
+    await shown(node, 1, 0)
+    tx_hash = await wallet.call("eth_sendRawTransaction", data(sequencer.forge.transfer(0, 0)))
+    assert bytes.fromhex(tx_hash[2:]) in sequencer.el.client.pool
+    assert await wallet.call("eth_getTransactionCount", data(ALICE.address), "pending") == "0x1"
+    waiting = await wallet.call("eth_getTransactionByHash", tx_hash)
+    assert (waiting["blockHash"], waiting["blockNumber"]) == (None, None)
+    assert await wallet.call("base_transactionStatus", tx_hash) == {"status": "Known"}
+    assert await wallet.call("base_transactionStatus", ZERO_HASH) == {"status": "Unknown"}
+    sequencer.flashblock()
+    await shown(node, 1, 1)
+    assert (await wallet.call("eth_getTransactionReceipt", tx_hash))["status"] == "0x1"
+    with pytest.raises(RpcRefused, match="insufficient funds"):
+        await wallet.call("eth_sendRawTransaction", data(sequencer.forge.transfer(0, 0, value=10**30)))
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "answer"),
+    [
+        ("eth_chainId", [], "0x385"),
+        ("net_version", [], "901"),
+        ("op_supportedCapabilities", [], ["flashblocksv1"]),
+        ("eth_syncing", [], False),
+        ("eth_accounts", [], []),
+        ("web3_sha3", ["0x"], "0xc5d2460186f7233c927e7db2dcc703c0e500b653ca82273b7bfad8045d85a470"),
+        ("eth_getTransactionReceipt", [ZERO_HASH], None),
+        ("eth_getTransactionByHash", [ZERO_HASH], None),
+        ("eth_getBlockByHash", [ZERO_HASH, False], None),
+        ("eth_getBlockByNumber", ["0x63", False], None),
+        ("eth_getUncleCountByBlockNumber", ["latest"], "0x0"),
+        ("eth_getCode", ["0x" + "11" * 20, "pending"], "0x"),
+        ("eth_getStorageAt", ["0x" + "11" * 20, "0x0", "pending"], ZERO_HASH),
+        ("eth_getLogs", [{"fromBlock": "0x0", "toBlock": "pending"}], []),
+        ("eth_maxPriorityFeePerGas", [], "0xf4240"),
+    ],
+)
+async def test_answers(wallet: RpcClient, method: str, params: list[Any], answer: Any) -> None:
+    assert await wallet.call(method, *params) == answer
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "code"),
+    [
+        ("eth_nothing", [], -32601),
+        ("eth_getBalance", ["0x12", "latest"], -32602),
+        ("eth_getBalance", [], -32602),
+        ("eth_getBlockByNumber", ["newest", False], -32602),
+        ("eth_getBalance", ["0x" + "11" * 20, "0x99"], -32000),
+        ("eth_getBlockByNumber", ["finalized", False], -39001),
+        ("eth_sendRawTransaction", ["0x02"], -32000),
+        ("eth_sendRawTransactionSync", ["0x02", 6001], -32602),
+        ("eth_getFilterChanges", ["0x1"], -32000),
+        ("eth_getLogs", [{"fromBlock": "0x5", "toBlock": "0x1"}], -32602),
+        ("eth_feeHistory", ["0x1", "latest", [50, 10]], -32602),
+    ],
+)
+async def test_errors_have_the_right_codes(wallet: RpcClient, method: str, params: list[Any], code: int) -> None:
+    with pytest.raises(RpcRefused) as refused:
+        await wallet.call(method, *params)
+    assert refused.value.code == code
+
+
+async def test_fee_history(node: RpcNode, wallet: RpcClient, sequencer: OneSequencer) -> None:
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0, tip=5_000))
+    await sequencer.seal()
+    sequencer.begin()
+    await shown(node, 2, 0)
+    history = await wallet.call("eth_feeHistory", "0x5", "latest", [10, 90])
+    assert history["oldestBlock"] == "0x0"
+    assert len(history["baseFeePerGas"]) == 3
+    assert history["reward"][1] == ["0x1388", "0x1388"]
+    assert int(await wallet.call("eth_gasPrice"), 16) > 1_000_000
