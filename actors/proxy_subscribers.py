@@ -1,7 +1,7 @@
 """The public side of the websocket-proxy: who is let in, in which format, and one write per subscriber."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import brotli
 import msgspec
@@ -145,10 +145,14 @@ class ProxyConnection(SubscriberConnection):
 
 
 Greeting = Callable[[Query], tuple[list[Outgoing], AnnounceGapFrame | None]]
+Patience = Callable[[Query], Awaitable[None]]
 
 
 class Subscribers:
-    """The server on the public port. `greeting(query)` tells what a new subscriber is owed."""
+    """The server on the public port.
+
+    `greeting(query)` tells what a new subscriber is owed; `patience(query)` is awaited before it is asked.
+    """
 
     def __init__(
         self,
@@ -157,6 +161,7 @@ class Subscribers:
         limits: Limits,
         options: ServingOptions,
         greeting: Greeting,
+        patience: Patience,
         routes: Routes,
         bugs: FirstBug,
     ) -> None:
@@ -166,6 +171,7 @@ class Subscribers:
         self._port = port
         self._options = options
         self._greeting = greeting
+        self._patience = patience
         self._routes = routes
         self._bugs = bugs
         self._server: Server | None = None
@@ -294,7 +300,9 @@ class Subscribers:
         named = subprotocols.get(connection.subprotocol or "")
         connection.form = named or connection.door.format or self._options.default_format
         try:
-            self._welcome(connection, parse_query(connection.request.path))
+            query = parse_query(connection.request.path)
+            await self._patience(query)
+            self._welcome(connection, query)
             async for _ in connection:
                 pass  # subscribers have nothing to say; what they say is read and dropped
         except ConnectionClosed:

@@ -13,6 +13,7 @@ import msgspec
 
 from actors.fanout import HttpReply, Query, json_reply
 from actors.frame_link import FirstBug, FrameClient
+from actors.proxy_history import HistorySearch
 from actors.proxy_metrics import exposition
 from actors.proxy_subscribers import Outgoing, ServingOptions, Subscribers
 from flashblocks.proxy.admission import Format
@@ -62,6 +63,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     gap_ask_interval_ms: int = 200
     backlog_blocks: int = 16
     backlog_bytes_max: int = 64 * 1024 * 1024
+    history_wait_ms: int = 500
+    """How long one upstream has, after a start, to give the blocks before the first one delivered."""
+    resume_wait_ms: int = 2_000
+    """How long a subscriber who resumes right after a start waits for that history."""
     stale_after_ms: int = 10_000
     """`/readyz` says no when the last flashblock is older."""
 
@@ -105,6 +110,7 @@ class WebsocketProxy:
             ),
             _serving_options(settings),
             self._greeting,
+            self._patience,
             {
                 "/healthz": self._healthz,
                 "/readyz": self._readyz,
@@ -113,6 +119,12 @@ class WebsocketProxy:
                 "/metrics": self._metrics,
             },
             self._bugs,
+        )
+        self._history = HistorySearch(
+            blocks=settings.backlog_blocks - 1,
+            wait_s=settings.history_wait_ms / 1000,
+            bugs=self._bugs,
+            found=self._on_history,
         )
         self._last_flashblock_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -139,7 +151,7 @@ class WebsocketProxy:
         if self._timer is not None:
             self._timer.cancel()
         links = [link for up in self._upstreams for link in (up.link, up.replay) if link is not None]
-        await asyncio.gather(self._subscribers.close(), *(link.close() for link in links))
+        await asyncio.gather(self._subscribers.close(), self._history.close(), *(link.close() for link in links))
         if self._closings:
             await asyncio.wait(self._closings)
 
@@ -253,6 +265,8 @@ class WebsocketProxy:
         item = arrival.item
         assert isinstance(item, FlashblockFrame | Foreign)
         outgoing = Outgoing(item)
+        if self._last_flashblock_at is None:
+            self._begin_history(arrival)
         self._last_flashblock_at = self._now()
         self._subscribers.publish(outgoing)
         self._backlog.add(arrival.number, arrival.index, len(outgoing.frame.body), outgoing)
@@ -296,7 +310,26 @@ class WebsocketProxy:
     def _now() -> float:
         return asyncio.get_running_loop().time()
 
+    def _begin_history(self, first: Arrival) -> None:
+        able = [(n, up.url) for n, up in enumerate(self._upstreams) if up.link is not None and up.link.speaks_frames]
+        self._history.begin(first, able)
+
+    def _on_history(self, arrivals: list[Arrival]) -> None:
+        older = [(arrival.key, Outgoing(arrival.item)) for arrival in arrivals]
+        self._backlog.add_before([(key, len(outgoing.frame.body), outgoing) for key, outgoing in older])
+        self._log.info("history", flashblocks=len(older))
+
     # Subscriber side.
+
+    async def _patience(self, query: Query) -> None:
+        """Let one who resumes right after our start wait a moment for the history."""
+        oldest = self._backlog.oldest
+        if query.start is None or self._history.done.is_set() or (oldest is not None and query.start >= oldest):
+            return
+        try:
+            await asyncio.wait_for(self._history.done.wait(), self._settings.resume_wait_ms / 1000)
+        except TimeoutError:
+            pass
 
     def _greeting(self, query: Query) -> tuple[list[Outgoing], AnnounceGapFrame | None]:
         owed = self._backlog.owed(query.start)

@@ -31,6 +31,11 @@ class Backlog(Generic[Item]):
         return len(self._kept)
 
     @property
+    def oldest(self) -> tuple[int, int] | None:
+        """The place of the oldest kept flashblock."""
+        return self._kept[0][0] if self._kept else None
+
+    @property
     def size_bytes(self) -> int:
         """How many bytes the kept flashblocks have."""
         return self._bytes
@@ -44,6 +49,18 @@ class Backlog(Generic[Item]):
             self._kept[0][0][0] <= number - self._blocks_max or self._bytes > self._bytes_max
         ):
             self._bytes -= self._kept.popleft()[1]
+
+    def add_before(self, older: list[tuple[tuple[int, int], int, Item]]) -> None:
+        """Put what was before the oldest kept one in front – (place, bytes, item) each – as far as the bounds allow."""
+        if not self._kept:
+            return
+        newest = self._kept[-1][0][0]
+        for key, size_bytes, item in reversed(older):
+            assert key < self._kept[0][0]
+            if key[0] <= newest - self._blocks_max or self._bytes + size_bytes > self._bytes_max:
+                break
+            self._kept.appendleft((key, size_bytes, item))
+            self._bytes += size_bytes
 
     def owed(self, start: tuple[int, int] | None) -> Owed[Item]:
         """Tell what a subscriber gets first.

@@ -241,7 +241,7 @@ class Ordering:
                 self.counters.equivocations += 1
                 del self._held[first.key]
                 continue
-            if not (skip or self._follows(first)):
+            if not (skip or self.follows(first)):
                 break
             skip = False
             delivered.append(Deliver(self._take(first)))
@@ -260,7 +260,7 @@ class Ordering:
         self.counters.delivered += 1
         return arrival
 
-    def _follows(self, arrival: Arrival) -> bool:
+    def follows(self, arrival: Arrival) -> bool:
         """Tell whether an arrival is the next of the stream.
 
         There is no end-of-block mark on the wire: a block ended where the next one's parent hash is the hash of the

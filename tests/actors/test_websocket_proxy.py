@@ -186,7 +186,7 @@ async def test_a_gap_is_filled_over_a_second_link_without_touching_the_first():
         conductor.ledger.append(lost)
         conductor.publish(flashblock_frame(7, 2))
         assert [place(await client.recv()) for _ in range(3)] == [(7, 0), (7, 1), (7, 2)]
-        assert conductor.starts == [None, (7, 1)]
+        assert conductor.starts == [None, (0, 0), (7, 1)]  # its stream, the history of a fresh proxy, the gap
         assert cluster.proxy.status()["stream"]["gaps_filled"] == 1
 
 
@@ -222,6 +222,29 @@ async def test_joining_mid_block_and_resuming():
         async with connect(cluster.url + "?from=3.0", subprotocols=["flashblocks.frame.v1"]) as client:
             assert decode_frame(await client.recv()) == AnnounceGapFrame(3, 0, 0)
             assert decode_frame(await client.recv()).key == (7, 0)
+
+
+async def test_a_proxy_that_just_started_knows_the_blocks_before():
+    """So that a subscriber who resumes does not notice the restart of a proxy, whichever conductor it asks."""
+    conductors = [Conductor() for _ in range(3)]
+    urls = [await conductor.start() for conductor in conductors]
+    past = [flashblock_frame(n, i) for n in (5, 6, 7) for i in range(3)]
+    conductors[0].ledger, conductors[1].ledger = list(past), list(past)  # the third one has lost its memory
+    proxy = WebsocketProxy(Settings(port=0, upstream_ws=urls, backlog_blocks=3), structlog.get_logger())
+    await proxy.start()
+    async with connect(f"ws://127.0.0.1:{proxy.port}/ws?from=6.2") as resuming:
+        for conductor in conductors:
+            await conductor.have_peers(1)
+        conductors[0].publish(flashblock_frame(8, 0))
+        assert [place(await resuming.recv()) for _ in range(5)] == [(6, 2), (7, 0), (7, 1), (7, 2), (8, 0)]
+    async with connect(f"ws://127.0.0.1:{proxy.port}/ws") as fresh:
+        assert place(await fresh.recv()) == (8, 0)
+    async with connect(f"ws://127.0.0.1:{proxy.port}/ws?from=5.1&announce=1") as late:
+        assert orjson.loads(await late.recv())["gap"]["block_number"] == 5
+        assert place(await late.recv()) == (6, 0)
+    await proxy.close()
+    for conductor in conductors:
+        await conductor.server.close()
 
 
 async def test_a_slow_subscriber_is_closed_with_1013_and_can_resume():

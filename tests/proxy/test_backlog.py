@@ -39,6 +39,20 @@ def test_the_open_block_is_kept_whole_whatever_its_size():
     assert (len(backlog), backlog.size_bytes) == (3, 30)
 
 
+def test_history_goes_in_front_as_far_as_the_bounds_allow():
+    older = [((n, i), 10, (n, i)) for n in (4, 5, 6) for i in range(3)]
+    backlog = filled([7], blocks_max=3)
+    backlog.add_before(older)
+    assert backlog.owed((0, 0)) == Owed([(n, i) for n in (5, 6, 7) for i in range(3)], (0, 0))
+    backlog = filled([7], bytes_max=50)
+    backlog.add_before(older)
+    assert backlog.owed((0, 0)).items == [(6, 1), (6, 2), (7, 0), (7, 1), (7, 2)]
+    assert backlog.size_bytes == 50
+    empty = filled([])
+    empty.add_before(older)
+    assert len(empty) == 0
+
+
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 50)), max_size=60), st.integers(1, 4), st.integers(1, 120))
 def test_bounds_hold_for_everything_but_the_open_block(steps, blocks_max, bytes_max):
     backlog = Backlog(blocks_max=blocks_max, bytes_max=bytes_max)

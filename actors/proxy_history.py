@@ -1,0 +1,79 @@
+"""A proxy that has just started asks a conductor for the blocks before the first one it delivers, once.
+
+So that a subscriber who resumes (`?from=`) does not notice the restart of a proxy.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from actors.frame_link import FirstBug, FrameClient
+from flashblocks.proxy.foreign import ours
+from flashblocks.proxy.history import History
+from flashblocks.proxy.ordering import Arrival
+from flashblocks.wire.frames import FlashblockFrame, Frame
+
+
+class HistorySearch:
+    """Asks one upstream after another over a link of its own; `found(arrivals)` is called at most once."""
+
+    def __init__(self, *, blocks: int, wait_s: float, bugs: FirstBug, found: Callable[[list[Arrival]], None]) -> None:
+        """Set the bounds: how many blocks are wanted, and how long each upstream has to give them."""
+        self.done = asyncio.Event()
+        self._blocks = blocks
+        self._wait_s = wait_s
+        self._bugs = bugs
+        self._found = found
+        self._first: Arrival | None = None
+        self._candidates: list[tuple[int, str]] = []
+        self._link: FrameClient | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, first: Arrival, candidates: list[tuple[int, str]]) -> None:
+        """Search among the candidates (number, URL); a follower is asked before the busy leader who sent `first`."""
+        self._first = first
+        self._candidates = sorted(candidates, key=lambda candidate: candidate[0] == first.upstream)
+        self._ask_next()
+
+    async def close(self) -> None:
+        """Stop searching. Bounded by a link's close time-out; idempotent."""
+        self._candidates = []
+        self._end_link()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ask_next(self) -> None:
+        self._end_link()
+        if not self._candidates or self._first is None:
+            self.done.set()
+            return
+        number, url = self._candidates.pop(0)
+        history = History(self._first, self._blocks)
+        start = history.start
+        self._link = FrameClient(url, partial(self._take, number, history), start=lambda: start, bugs=self._bugs)
+        self._later(self._link.start())
+        self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._ask_next)
+
+    def _take(self, number: int, history: History, frame: Frame) -> None:
+        if self.done.is_set() or not isinstance(frame, FlashblockFrame):
+            return
+        if history.take(ours(number, frame)):
+            self._found(history.arrivals)
+            self._end_link()
+            self.done.set()
+        elif history.fruitless:
+            self._ask_next()
+
+    def _end_link(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        link, self._link, self._timer = self._link, None, None
+        if link is not None:
+            self._later(link.close())
+
+    def _later(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
