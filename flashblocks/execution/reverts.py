@@ -37,6 +37,8 @@ def revert_reason(revert_data: bytes) -> str | None:
     if selector != ERROR_STRING_SELECTOR or len(arguments) < 64:
         return None
     offset = int.from_bytes(arguments[:32], "big")
+    if offset + 32 > len(arguments):
+        return None
     size = int.from_bytes(arguments[offset : offset + 32], "big")
     words = arguments[offset + 32 : offset + 32 + size]
     if len(words) != size:
