@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, Final
@@ -78,10 +78,17 @@ class MemberProcess:
 
 
 class LocalCluster:
-    """Members "sequencer-0" … on free loopback ports, each with a directory below `directory`."""
+    """Members "sequencer-0" … on free loopback ports, each with a directory below `directory`.
 
-    def __init__(self, directory: Path, members: int = 5, **config: Any) -> None:
+    `program` are the interpreter's arguments before the configuration file; `config` are fields of MemberConfig.
+    """
+
+    def __init__(
+        self, directory: Path, members: int = 5, *, program: Sequence[str] = ("-m", "raft.member"), **config: Any
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
+        self._program = program
         self._config = config
         names = [f"sequencer-{number}" for number in range(members)]
         self.peers = dict(zip(names, (f"127.0.0.1:{port}" for port in free_ports(members)), strict=True))
@@ -115,8 +122,7 @@ class LocalCluster:
         path.write_bytes(msgspec.json.encode(config))
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            "-m",
-            "raft.member",
+            *self._program,
             str(path),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,

@@ -32,7 +32,6 @@ from pysyncobj.version import VERSION
 
 from raft.journal import REJOINING_FILE, SNAPSHOT_FILE, Journal, JournalDamaged
 from raft.ledger import Answer, Event, Ledger, SnapshotError, decode_command
-from raft.link import Poller
 from raft.replication import Message, as_good_as, election_rank, repair_append, term_at, well_formed
 from raft.settings import RaftSettings
 from raft.snapshots import Snapshot, SnapshotHeader, SnapshotStore, keep_from
@@ -128,27 +127,24 @@ library.createJournal = _use_given_journal
 """The library makes its journal from a file name; ours is opened before, because opening it may fail clearly."""
 
 
-class _HookedTransport(Transport):
-    """Our transport, with the consensus looking at every message before the library or the network does."""
+class _Hooks:
+    """What the library takes for its transport: ours, with the consensus looking at every message first."""
 
-    def __init__(self, consensus: Consensus, settings: RaftSettings, poller: Poller) -> None:
-        super().__init__(settings, poller, monotonic)
+    def __init__(self, consensus: Consensus, transport: Transport) -> None:
         self._consensus = consensus
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
     def send(self, node: Peer, message: Message) -> bool:
-        return super().send(node, self._consensus.outgoing(message))
+        return self._transport.send(node, self._consensus.outgoing(message))
 
-    def setOnMessageReceivedCallback(self, callback: Callable[[Peer, Message], None] | None) -> None:
-        if callback is None:
-            super().setOnMessageReceivedCallback(None)
-        else:
-            super().setOnMessageReceivedCallback(partial(self._consensus.incoming, callback))
+    def setOnMessageReceivedCallback(self, callback: Callable[[Peer, Message], None]) -> None:
+        self._transport.setOnMessageReceivedCallback(partial(self._consensus.incoming, callback))
 
-    def setOnNodeConnectedCallback(self, callback: Callable[[Peer], None] | None) -> None:
-        if callback is None:
-            super().setOnNodeConnectedCallback(None)
-        else:
-            super().setOnNodeConnectedCallback(partial(self._consensus.connected, callback))
+    def setOnNodeConnectedCallback(self, callback: Callable[[Peer], None]) -> None:
+        self._transport.setOnNodeConnectedCallback(partial(self._consensus.connected, callback))
 
 
 class Consensus(SyncObj):  # type: ignore[misc]
@@ -157,8 +153,15 @@ class Consensus(SyncObj):  # type: ignore[misc]
     _SyncObj__raftElectionDeadline: float
     _SyncObj__raftCommitIndex: int
 
-    def __init__(self, settings: RaftSettings, journal: Journal, listener: Listener) -> None:
+    def __init__(
+        self,
+        settings: RaftSettings,
+        journal: Journal,
+        listener: Listener,
+        transport_class: type[Transport] = Transport,
+    ) -> None:
         self._settings = settings
+        self._transport_class = transport_class
         self._journal = journal
         self._listener = listener
         self._rejoining_path = settings.data_dir / REJOINING_FILE
@@ -194,13 +197,13 @@ class Consensus(SyncObj):  # type: ignore[misc]
         self._SyncObj__needLoadDumpFile = False
         self._begin_from_disk()
 
-    def _make_transport(self, _library: object, _own: Node, others: set[Node]) -> Transport:
-        self.transport = _HookedTransport(self, self._settings, self._poller)
+    def _make_transport(self, _library: object, _own: Node, others: set[Node]) -> _Hooks:
+        self.transport = self._transport_class(self._settings, self._poller, monotonic)
         self.transport.on_peer_death = self._on_peer_death
         for node in others:
             self.transport.addNode(node)
         self.addOnTickCallback(self.transport.upkeep)
-        return self.transport
+        return _Hooks(self, self.transport)
 
     # What the node calls.
 
