@@ -34,6 +34,7 @@ from flashblocks.execution.header import Block
 from flashblocks.execution.pool import PoolLimits, TransactionPool
 from flashblocks.execution.pool_rules import PoolHead, decode_for_pool
 from flashblocks.execution.recovery import ChainKeeper
+from flashblocks.execution.state import WorldState
 from flashblocks.execution.store import ChainStore, StoreError
 from flashblocks.execution.transaction import Transaction, decode_transaction, recover_sender
 from flashblocks.wire.flashblock import Flashblock
@@ -92,6 +93,7 @@ class ExecutionClient:
             self.chain = Chain(self.spec, ChainBlock(genesis.header, (), (), state))
         self.follower = PayloadFollower(self.chain)
         self.pool = TransactionPool(self.spec, self._pool_head(), options.pool)
+        self.pool.pending_state = self._pending_state
         self.on_applied: Callable[[Flashblock, bool], None] = lambda flashblock, committed: None
         self.on_head: Callable[[HeadChange], None] = lambda change: None
         self.max_da_size = (0, 0)  # miner_setMaxDASize: per transaction and per block, in bytes; 0 is no limit
@@ -286,6 +288,13 @@ class ExecutionClient:
         head = self.chain.head
         assert head.state is not None, "the head always has its state"
         return PoolHead.of(self.spec, head.header, head.state)
+
+    def _pending_state(self) -> WorldState | None:
+        """The state after the flashblocks that lie on the head, of the payload begun last."""
+        for followed in reversed(self.follower.blocks()):
+            if followed.parent_hash == self.chain.head.hash and followed.steps:
+                return followed.sealed().state
+        return None
 
     def _store_failed(self, error: StoreError) -> None:
         if self.store_error is None:

@@ -13,6 +13,7 @@ import msgspec
 from flashblocks.execution.chain_spec import ChainSpec
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.pool_rules import TRANSACTION_SIZE_BYTES_MAX, PoolHead, check_alone, check_sender
+from flashblocks.execution.state import WorldState
 from flashblocks.execution.transaction import Transaction
 
 EXPIRY_EVERY_HEADS = 64
@@ -57,6 +58,8 @@ class TransactionPool:
         self.head = head
         self.limits = limits or PoolLimits()
         self.revision = 0
+        self.pending_state: Callable[[], WorldState | None] = lambda: None
+        """The state after the flashblocks on top of the head, where somebody follows them."""
         self._spec = spec
         self._by_hash: dict[bytes, Pooled] = {}
         self._queues: dict[bytes, Queue] = {}
@@ -117,7 +120,8 @@ class TransactionPool:
         sender = tx.sender
         queue = self._queues.get(sender, {})
         replaced = queue.get(tx.nonce)
-        check_sender(tx, self.head, self._costs.get(sender, 0) - (replaced.cost if replaced else 0))
+        queued_cost = self._costs.get(sender, 0) - (replaced.cost if replaced else 0)
+        check_sender(tx, self.head, self.pending_state(), queued_cost)
         if replaced is not None and not self._outbids(tx, replaced.tx):
             raise InvalidTransaction("replacement transaction underpriced")
         if replaced is None:

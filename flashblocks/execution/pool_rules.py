@@ -79,13 +79,18 @@ def check_alone(tx: Transaction, chain_id: int, head: PoolHead, tip_wei_min: int
         )
 
 
-def check_sender(tx: Transaction, head: PoolHead, queued_cost: int) -> None:
-    """Refuse what the sender's account at the head does not allow; raises InvalidTransaction.
+def check_sender(tx: Transaction, head: PoolHead, pending: WorldState | None, queued_cost: int) -> None:
+    """Refuse what the sender's account does not allow; raises InvalidTransaction.
 
-    `queued_cost` (wei) is what the sender's other transactions in the pool may take, the replaced one left out.
+    `pending` is the state after the flashblocks on top of the head, where there are any: what came in there can be
+    spent, what was sent there cannot be sent again. `queued_cost` (wei) is what the sender's other transactions in the
+    pool may take, the replaced one left out.
     """
     account = head.state.account(tx.sender)
     nonce, balance = (account.nonce, account.balance) if account else (0, 0)
+    if pending is not None and (later := pending.account(tx.sender)) is not None:
+        # The pool still holds what the flashblocks have included, so their cost counts against the larger balance.
+        nonce, balance = max(nonce, later.nonce), max(balance, later.balance)
     if account is not None and account.code.raw and account.code.delegate is None:
         raise InvalidTransaction(f"sender not an eoa: address 0x{tx.sender.hex()}, len(code): {len(account.code.raw)}")
     if tx.nonce < nonce:

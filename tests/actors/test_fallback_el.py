@@ -18,6 +18,7 @@ from actors.rpc_client import RpcClient, RpcRefused
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.errors import InvalidBlock
 from flashblocks.execution.payloads import block_of, envelope_of
+from flashblocks.execution.signing import address_of, sign_transaction
 from flashblocks.execution.transaction import decode_transaction
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope
@@ -190,6 +191,46 @@ async def test_flashblocks_are_judged_and_their_block_is_known(tmp_path: Path) -
         with pytest.raises(RpcRefused) as refused:
             await driver.engine.post_binary("/flashblocks/v1/apply", b"no frame")
         assert refused.value.code == 400
+
+
+async def test_money_from_a_flashblock_can_be_spent_at_once(tmp_path: Path) -> None:
+    poor = b"\x31" * 32
+    gift = sign_transaction(
+        TEST_ACCOUNTS[0].private_key, chain_id=901, nonce=0, to=address_of(poor), value=10**18, max_fee_per_gas=10**10
+    )
+    spend = sign_transaction(poor, chain_id=901, nonce=0, to=TEST_ACCOUNTS[1].address, value=1, max_fee_per_gas=10**10)
+    made = FORGE.flashblocks(FORGE.block.header, FORGE.state, [[gift]])
+    async with running(tmp_path, FORGE) as (_, driver):
+        with pytest.raises(RpcRefused, match="insufficient funds"):
+            await driver.send(spend)
+        await driver.apply_all(made, GENESIS_HASH, epoch=1)
+        await driver.send(spend)
+
+
+async def test_a_full_disk_stops_blocks_with_a_clear_error_and_room_lets_them_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(tmp_path, FORGE, data_dir=str(tmp_path)) as (component, driver):
+        await driver.make_block()
+        head, attributes = await driver.next_attributes()
+        envelope = await driver.payload((await driver.choose(head, attributes))["payloadId"])
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "pwrite", no_space)
+            with pytest.raises(RpcRefused, match="no space left on the disk") as refused:
+                await driver.insert(envelope)
+            assert refused.value.code == -32000
+            status, text = await driver.rpc.get("/readyz")
+            assert status == 503 and b"no space left" in text
+            assert (await driver.head())["number"] == "0x1", "what was sealed is served"
+            assert (await driver.choose(envelope.payload.block_hash))["payloadStatus"]["status"] == "SYNCING"
+        assert (await driver.insert(envelope))["status"] == "VALID"
+        assert (await driver.choose(envelope.payload.block_hash))["payloadStatus"]["status"] == "VALID"
+        assert (await driver.rpc.get("/readyz"))[0] == 200
+        assert component.client.status()["health"] == "ok"
+
+
+def no_space(*_: Any) -> int:
+    raise OSError(28, "No space left on device")
 
 
 async def test_a_client_that_is_behind_fetches_what_it_misses(tmp_path: Path) -> None:

@@ -155,6 +155,18 @@ def test_all_of_a_sender_together_must_be_covered() -> None:
     pool.check()
 
 
+def test_what_flashblocks_brought_can_be_spent_and_what_they_sent_is_sent() -> None:
+    pool = pool_of(state_of(balance=10**15))
+    rich = signed(1, 0, value=ETHER // 2)
+    with pytest.raises(InvalidTransaction, match="insufficient funds"):
+        pool.add(rich, 0.0)
+    pool.pending_state = lambda: state_of(nonce=1, balance=ETHER)
+    with pytest.raises(InvalidTransaction, match="nonce too low: next nonce 1, tx nonce 0"):
+        pool.add(rich, 0.0)
+    pool.add(signed(1, 1, value=ETHER // 2), 0.0)
+    pool.check()
+
+
 def test_order_by_tip_then_arrival_and_nonces_in_turn() -> None:
     pool = pool_of()
     cheap_first = [signed(0, 0, tip=1), signed(0, 1, tip=9 * GWEI)]
