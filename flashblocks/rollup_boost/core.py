@@ -202,6 +202,8 @@ class Core:
             for frame, flashblock in sorted(early, key=lambda pair: pair[0].index):
                 if frame.payload_id == fact.client_id:
                     self._flashblock_arrived(frame, flashblock)
+                else:
+                    self._out.append(Count("pending_flashblocks_dropped", "payload_id", f"0x{frame.payload_id.hex()}"))
 
     # The builder's flashblocks
 

@@ -63,7 +63,7 @@ Script = Callable[[list[FlashblockFrame]], list[Frame]]
 
 def quiet_log() -> Any:
     """A logger that says nothing; what matters is asserted."""
-    return structlog.wrap_logger(structlog.PrintLogger(open("/dev/null", "w")))
+    return structlog.wrap_logger(structlog.ReturnLogger())
 
 
 async def until(condition: Callable[[], Any], what: str) -> None:
@@ -222,8 +222,8 @@ class Files:
 class Rig:
     """Everything of one test, and the op-node's part of the work."""
 
-    def __init__(self, directory: Path, *, scripted: bool, boost: dict[str, Any]) -> None:
-        self.files = Files(directory)
+    def __init__(self, directory: Path, *, scripted: bool, files: Files | None, boost: dict[str, Any]) -> None:
+        self.files = files or Files(directory)
         _, genesis, _ = load_genesis(self.files.document)
         self.head: Header = genesis.header
         self.timestamp = genesis.header.timestamp
@@ -383,9 +383,11 @@ class Rig:
 
 
 @asynccontextmanager
-async def running(directory: Path, *, scripted: bool = False, **boost: Any) -> AsyncIterator[Rig]:
-    """Start everything, and end it all whatever happens."""
-    rig = Rig(directory, scripted=scripted, boost=boost)
+async def running(
+    directory: Path, *, scripted: bool = False, files: Files | None = None, **boost: Any
+) -> AsyncIterator[Rig]:
+    """Start everything, and end it all whatever happens; ``files`` of another rig put this one on the same chain."""
+    rig = Rig(directory, scripted=scripted, files=files, boost=boost)
     await rig.start()
     try:
         yield rig

@@ -1,0 +1,428 @@
+"""rollup-boost on real sockets, with the real fallback EL as the judge, against builders good and bad."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
+
+from actors.engine_client import EngineRefused
+from actors.rpc_client import RpcClient, RpcRefused
+from flashblocks.wire.assembly import assemble
+from flashblocks.wire.engine import Envelope, ForkchoiceState
+from flashblocks.wire.flashblock import Flashblock, body_digest, decode_body
+from flashblocks.wire.flashblock_json import encode_json
+from flashblocks.wire.frames import (
+    SUBPROTOCOL,
+    FlashblockFrame,
+    Frame,
+    HealthFrame,
+)
+from flashblocks.wire.jwt import make_token
+from tests.actors.boost_rig import FLASHBLOCKS_PER_BLOCK, redone, running, until
+
+Change = Callable[[Flashblock], Flashblock]
+
+
+def diff(**fields: Any) -> Change:
+    return lambda one: msgspec.structs.replace(one, diff=msgspec.structs.replace(one.diff, **fields))
+
+
+def base(**fields: Any) -> Change:
+    def change(one: Flashblock) -> Flashblock:
+        assert one.base is not None
+        return msgspec.structs.replace(one, base=msgspec.structs.replace(one.base, **fields))
+
+    return change
+
+
+def prefix(frames: list[FlashblockFrame], count: int) -> Envelope:
+    return assemble([decode_body(frame.body) for frame in frames[:count]])
+
+
+# The good case: FCU → flashblocks → judged → offered → committed → getPayload → newPayload
+
+
+async def test_a_block_from_forkchoice_to_head(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        raws = [await rig.send(account, 0) for account in range(3)]
+        first = await rig.block()
+        second = await rig.block()
+        assert [envelope.payload.block_number for envelope in (first, second)] == [1, 2]
+        assert set(raws) <= set(first.payload.transactions)
+        of_first = [one for one in rig.text if one.number == 1]
+        assert [one.index for one in of_first] == list(range(len(of_first)))
+        assert len(of_first) > 1
+        assert first == assemble(of_first), "the block is exactly what was streamed"
+        for client in (rig.el.client, rig.builder.client):
+            await until(lambda client=client: client.chain.head.number == 2, "both clients have the block")
+        assert rig.boost.core.health.status == 200
+
+
+async def test_the_stream_holds_committed_flashblocks_only(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        rig.ledger.answers = False
+        payload_id = await rig.open_block()
+        await until(lambda: rig.ledger.offers, "a flashblock is offered")
+        assert rig.text == []
+        rig.ledger.commit(rig.ledger.offers[0])
+        await until(lambda: rig.text, "the committed one is streamed")
+        envelope = await rig.engine.get_payload(payload_id)
+        assert envelope == prefix(rig.ledger.offers, 1)
+
+
+async def test_without_required_commits_judged_flashblocks_are_streamed(tmp_path: Path) -> None:
+    async with running(tmp_path, commit_required=False) as rig:
+        rig.ledger.lead(False)
+        envelope = await rig.block()
+        assert rig.ledger.offers == []
+        assert envelope == assemble(rig.text)
+
+
+async def test_a_builder_gone_mid_block_leaves_the_committed_prefix(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.ledger.open) >= 2, "two are committed")
+        await rig.end(rig.builder)
+        await until(lambda: rig.boost.core.health.status == 206, "the builder's end is noticed")
+        envelope = await rig.engine.get_payload(payload_id)
+        assert envelope == prefix(rig.ledger.open, len(rig.ledger.open))
+        await rig.insert(envelope)
+        assert rig.ledger.health[-1] == 206
+        assert (await rig.block()).payload.block_number == 2, "blocks go on without a builder"
+
+
+async def test_an_execution_client_gone_is_told_at_once_and_the_prefix_still_answered(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.ledger.open) >= 2, "two are committed")
+        await rig.end(rig.el)
+        await until(lambda: rig.ledger.health[-1:] == [503], "the conductor hears of it")
+        envelope = await rig.engine.get_payload(payload_id)
+        assert envelope == prefix(rig.ledger.open, len(rig.ledger.open))
+
+
+async def test_a_new_leader_resumes_another_s_open_block_behind_what_is_committed(tmp_path: Path) -> None:
+    """The first group's leader dies mid-block; the second one followed, is asked for the same block, and goes on."""
+    async with running(tmp_path) as first, running(tmp_path, files=first.files) as second:
+        second.ledger.lead(False)
+        raws = [await first.send(0, nonce) for nonce in range(2)]
+        payload_id = await first.open_block()
+        await until(lambda: len(first.ledger.open) >= 3, "three are committed")
+        first.ledger.answers = False
+        inherited = list(first.ledger.open)
+        for frame in inherited:
+            second.ledger.commit(frame)
+        for client in (second.el.client, second.builder.client):
+            await until(lambda client=client: client.follower.open(payload_id), "the new leader's clients follow")
+        second.ledger.epoch = 2
+        second.ledger.lead(True)
+        second.timestamp = first.timestamp
+        late = await second.send(1, 0)
+        resumed = await second.engine.start_build(
+            ForkchoiceState(second.head.hash, bytes(32), bytes(32)), second.attributes()
+        )
+        assert resumed == payload_id
+        await until(lambda: len(second.ledger.open) > len(inherited), "the block goes on")
+        await second.wait_for_seal()
+        envelope = await second.engine.get_payload(payload_id)
+        await second.insert(envelope)
+        indices = [one.index for one in second.text]
+        assert indices == list(range(len(indices))), "once each, in order, over both leaders"
+        assert envelope == assemble(second.text)
+        assert [one.diff for one in second.text[: len(inherited)]] == [decode_body(one.body).diff for one in inherited]
+        assert set(raws) <= set(envelope.payload.transactions)
+        assert late in envelope.payload.transactions
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_committed_frames_reach_both_clients_of_a_follower(tmp_path: Path, count: int) -> None:
+    async with running(tmp_path, scripted=True) as rig:
+        rig.ledger.lead(False)
+        rig.builder.source.script = lambda frames: []
+        await rig.open_block(at_once=True)
+        made = rig.builder.source.made[:count]
+        assert rig.el.client.follower.blocks() == []
+        for frame in made:
+            rig.ledger.commit(frame)
+        for client in (rig.el.client, rig.builder.client):
+            await until(
+                lambda client=client: (
+                    client.follower.blocks() and client.follower.blocks()[0].committed_index == count - 1
+                ),
+                "the client has executed them as committed",
+            )
+        assert [one.index for one in rig.text] == list(range(count))
+
+
+# Builders that misbehave: each is refused, counted, shown, survived
+
+
+def distorted(index: int, change: Change) -> Callable[[list[FlashblockFrame]], list[Frame]]:
+    return lambda frames: [redone(frame, change) if frame.index == index else frame for frame in frames]
+
+
+def insert_after(
+    index: int, *more: Callable[[list[FlashblockFrame]], Frame]
+) -> Callable[[list[FlashblockFrame]], list[Frame]]:
+    return lambda frames: [*frames[: index + 1], *(one(frames) for one in more), *frames[index + 1 :]]
+
+
+def garbage_body(frames: list[FlashblockFrame]) -> Frame:
+    return msgspec.structs.replace(frames[1], index=2, body=b"garbage", digest=body_digest(b"garbage"))
+
+
+ZERO_ROOT = b"\0" * 32
+
+
+@pytest.mark.parametrize(
+    ("script", "good", "reason", "status"),
+    [
+        pytest.param(distorted(2, diff(state_root=ZERO_ROOT)), 2, "invalid", 206, id="wrong root"),
+        pytest.param(distorted(2, diff(gas_used=1)), 2, "invalid", 206, id="wrong gas"),
+        pytest.param(distorted(2, diff(block_hash=ZERO_ROOT)), 2, "invalid", 206, id="wrong hash"),
+        pytest.param(distorted(2, diff(transactions=(b"\x05\x05",))), 2, "invalid", 206, id="undecodable transaction"),
+        pytest.param(distorted(0, base(gas_limit=30_000_000)), 0, "base_mismatch", 206, id="another base"),
+        pytest.param(distorted(0, base(base_fee_per_gas=1)), 0, "invalid", 206, id="wrong base fee"),
+        pytest.param(lambda frames: [*frames[:2], *frames[3:]], 2, "missing_flashblock", 206, id="skipped index"),
+        pytest.param(insert_after(1, lambda frames: frames[1]), 6, "duplicate", 200, id="duplicate"),
+        pytest.param(
+            insert_after(1, lambda frames: redone(frames[1], diff(gas_used=5))),
+            2,
+            "equivocation",
+            206,
+            id="equivocation",
+        ),
+        pytest.param(
+            insert_after(0, lambda frames: redone(frames[0], base(gas_limit=30_000_000))),
+            1,
+            "equivocation",
+            206,
+            id="equal id with changed base",
+        ),
+        pytest.param(
+            insert_after(
+                0, lambda frames: redone(frames[1], lambda one: msgspec.structs.replace(one, payload_id=b"\x09" * 8))
+            ),
+            6,
+            "payload_id",
+            200,
+            id="other payload id",
+        ),
+        pytest.param(insert_after(1, garbage_body), 6, "garbage", 206, id="garbage body"),
+        pytest.param(
+            insert_after(1, lambda frames: HealthFrame(200, "fine")), 6, "garbage", 206, id="a frame out of place"
+        ),
+        pytest.param(lambda frames: [], 0, "silent", 206, id="silent"),
+        pytest.param(lambda frames: frames[1:], 0, "missing_flashblock", 206, id="no opening"),
+    ],
+)
+async def test_a_misbehaving_builder_is_refused_counted_and_survived(
+    tmp_path: Path, script: Callable[[list[FlashblockFrame]], list[Frame]], good: int, reason: str, status: int
+) -> None:
+    async with running(tmp_path, scripted=True) as rig:
+        source = rig.builder.source
+        source.script = script
+        for account in range(3):
+            await rig.send(account, 0)
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.ledger.open) >= good, "the good flashblocks are committed")
+        await rig.wait_for_seal()
+        envelope = await rig.engine.get_payload(payload_id)
+        if good:
+            assert envelope == prefix(source.made, good), "the block is the good prefix"
+        await rig.insert(envelope)
+        assert rig.boost.metrics.value("flashblocks_not_streamed", reason=reason) >= 1
+        assert rig.boost.core.health.status == status
+        assert [one.index for one in rig.text] == list(range(good)), "nothing else was streamed"
+        # A builder that behaves again is forgiven with its next block.
+        source.script = list
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.ledger.open) == FLASHBLOCKS_PER_BLOCK + 1, "the next block is whole")
+        await rig.insert(await rig.engine.get_payload(payload_id))
+        assert rig.boost.core.health.status == 200
+
+
+async def test_what_comes_after_get_payload_is_not_streamed(tmp_path: Path) -> None:
+    async with running(tmp_path, scripted=True) as rig:
+        source = rig.builder.source
+        source.script = lambda frames: frames[:3]
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.ledger.open) == 3, "three are committed")
+        envelope = await rig.engine.get_payload(payload_id)
+        for frame in source.made[3:]:
+            rig.builder.stream.publish(frame)
+        await until(lambda: rig.boost.metrics.value("flashblocks_not_streamed", reason="tail"), "the tail arrived")
+        assert await rig.engine.get_payload(payload_id) == envelope == prefix(source.made, 3)
+        assert len(rig.ledger.offers) == len(rig.text) == 3
+        await until(lambda: source.asked, "the builder is told that its block is closed")
+
+
+async def test_a_missed_flashblock_is_had_again_by_connecting_anew(tmp_path: Path) -> None:
+    async with running(tmp_path, scripted=True) as rig:
+        source = rig.builder.source
+        source.script = lambda frames: [*frames[:2], *frames[3:]]
+        rig.builder.stream._greet = lambda query: list(source.made)
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.ledger.open) == FLASHBLOCKS_PER_BLOCK + 1, "all are committed, the missed one too")
+        assert await rig.engine.get_payload(payload_id) == prefix(source.made, FLASHBLOCKS_PER_BLOCK + 1)
+        assert rig.boost.core.health.status == 200
+
+
+@pytest.mark.parametrize("message", [b"\x93garbage", "not JSON", '{"payload_id":"0x01"}', b"\xff" * 100])
+async def test_garbage_on_the_wire_is_counted_and_survived(tmp_path: Path, message: bytes | str) -> None:
+    """A builder that speaks neither frames nor flashblocks, on the raw socket."""
+
+    async def babble(connection: ServerConnection) -> None:
+        await connection.send(message)
+        await connection.wait_closed()
+
+    offered = [Subprotocol(SUBPROTOCOL)] if isinstance(message, bytes) else None
+    async with (
+        serve(babble, "127.0.0.1", 0, subprotocols=offered) as server,
+        running(tmp_path, builder_ws_url=f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}") as rig,
+    ):
+        await until(lambda: rig.boost.metrics.value("flashblocks_not_streamed", reason="garbage"), "it is counted")
+        assert rig.boost.core.health.status == 206
+        assert (await rig.block()).payload.block_number == 1
+
+
+async def test_a_foreign_builder_that_streams_json_is_understood(tmp_path: Path) -> None:
+    listeners: list[ServerConnection] = []
+
+    async def speak(connection: ServerConnection) -> None:
+        listeners.append(connection)
+        await connection.wait_closed()
+
+    async with serve(speak, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with running(tmp_path, scripted=True, builder_ws_url=url) as rig:
+            payload_id = await rig.open_block()
+            await until(lambda: rig.builder.source.made, "the builder has built")
+            for frame in rig.builder.source.made:
+                await listeners[0].send(encode_json(decode_body(frame.body)).decode())
+            await until(lambda: len(rig.ledger.open) == FLASHBLOCKS_PER_BLOCK + 1, "all are committed")
+            envelope = await rig.engine.get_payload(payload_id)
+            assert envelope == prefix(rig.builder.source.made, FLASHBLOCKS_PER_BLOCK + 1)
+
+
+# The doors: JWT, routing, probes, debug API
+
+
+async def test_the_engine_port_asks_for_the_token(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig, aiohttp.ClientSession() as session:
+        url = rig.boost.engine_server.url
+        call = {"jsonrpc": "2.0", "id": 1, "method": "eth_chainId", "params": []}
+        for headers, status in (
+            ({}, 401),
+            ({"Authorization": f"Bearer {make_token(b'x' * 32, time.time())}"}, 401),
+            ({"Authorization": f"Bearer {make_token(rig.files.secret, time.time() - 120)}"}, 401),
+            ({"Authorization": f"Bearer {make_token(rig.files.secret, time.time())}"}, 200),
+        ):
+            async with session.post(url, json=call, headers=headers) as response:
+                assert response.status == status
+        for path in ("/healthz", "/readyz", "/livez", "/metrics"):
+            async with session.get(url + path) as response:
+                assert response.status == 200
+
+
+async def test_health_speaks_with_its_three_voices(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig, aiohttp.ClientSession() as session:
+
+        async def healthz() -> tuple[int, str]:
+            async with session.get(rig.boost.engine_server.url + "/healthz") as response:
+                return response.status, await response.text()
+
+        assert await healthz() == (200, "OK")
+        await rig.end(rig.builder)
+        await until(lambda: rig.boost.core.health.status == 206, "the builder is missed")
+        assert await healthz() == (206, "Partial Content")
+        await rig.end(rig.el)
+        await until(lambda: rig.boost.core.health.status == 503, "the execution client is missed")
+        assert await healthz() == (503, "Service Unavailable")
+        async with session.get(rig.boost.engine_server.url + "/livez") as response:
+            assert response.status == 200
+
+
+async def test_routing(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        assert await rig.rpc.call("eth_chainId") == "0x385"
+        assert "engine_newPayloadV4" in await rig.rpc.call("engine_exchangeCapabilities", ["engine_newPayloadV4"])
+        for unknown in ("engine_getBlobsV1", "engine_forkchoiceUpdatedV1"):
+            with pytest.raises(RpcRefused) as refused:
+                await rig.rpc.call(unknown)
+            assert refused.value.code == -32601
+        await rig.rpc.call("miner_setMaxDASize", "0x100", "0x1000")
+        assert rig.el.client.max_da_size == (256, 4096)
+        await until(lambda: rig.builder.client.max_da_size == (256, 4096), "the builder has it too")
+        raw = await rig.send(0, 0)
+        await until(lambda: len(rig.builder.client.pool) == len(rig.el.client.pool) == 1, "both pools have it")
+        assert raw in {tx.raw for tx in rig.builder.client.pool.transactions()}
+
+
+async def test_errors_of_the_engine_are_the_execution_client_s_own(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        with pytest.raises(RpcRefused) as unknown:
+            await rig.rpc.call("engine_getPayloadV4", "0x0404040404040404")
+        assert unknown.value.code == -38001
+        with pytest.raises(RpcRefused) as malformed:
+            await rig.rpc.call("engine_getPayloadV4", "0x04")
+        assert malformed.value.code == -32602
+        state = ForkchoiceState(rig.head.hash, bytes(32), bytes(32)).to_json()
+        attributes = {**rig.attributes().to_json(), "timestamp": "0x1"}
+        with pytest.raises(RpcRefused) as invalid:
+            await rig.rpc.call("engine_forkchoiceUpdatedV3", state, attributes)
+        assert invalid.value.code == -38003
+        assert rig.boost.core.health.status == 200, "a caller's mistake is nobody's ill health"
+        with pytest.raises(EngineRefused):
+            await rig.engine.start_build(ForkchoiceState(b"\x09" * 32, bytes(32), bytes(32)), rig.attributes())
+
+
+async def test_execution_modes_by_the_debug_port(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        debug = RpcClient(rig.boost.debug_server.url)
+        try:
+            assert await debug.call("debug_getExecutionMode") == {"execution_mode": "enabled"}
+            for wanted in ("dry_run", {"execution_mode": "dry_run"}):
+                assert await debug.call("debug_setExecutionMode", wanted) == {"execution_mode": "dry_run"}
+            with pytest.raises(RpcRefused) as refused:
+                await debug.call("debug_setExecutionMode", "sometimes")
+            assert refused.value.code == -32602
+            await rig.send(0, 0)
+            assert len((await rig.block()).payload.transactions) == 2, "the execution client's own block"
+            assert rig.ledger.offers == rig.text == []
+            await debug.call("debug_setExecutionMode", {"execution_mode": "disabled"})
+            jobs = rig.builder.client.follower.blocks()
+            await rig.block()
+            assert rig.builder.client.follower.blocks() == jobs, "the builder is left alone"
+            assert b"rollup_boost_execution_mode 1.0" in (await rig.rpc.get("/metrics"))[1]
+        finally:
+            await debug.close()
+
+
+async def test_no_tx_pool_is_the_execution_client_s_alone(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        await rig.send(0, 0)
+        payload_id = await rig.open_block(no_tx_pool=True, at_once=True)
+        envelope = await rig.engine.get_payload(payload_id)
+        assert len(envelope.payload.transactions) == 1
+        assert rig.ledger.offers == []
+
+
+async def test_an_unreadable_payload_id_and_a_repeated_update_change_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as rig:
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.ledger.open) >= 2, "two are committed")
+        again = await rig.engine.start_build(ForkchoiceState(rig.head.hash, bytes(32), bytes(32)), rig.attributes())
+        assert again == payload_id
+        committed = len(rig.ledger.open)
+        await until(lambda: len(rig.ledger.open) > committed, "the block goes on")
+        await rig.wait_for_seal()
+        envelope = await rig.engine.get_payload(payload_id)
+        await rig.insert(envelope)
+        assert [one.index for one in rig.text] == list(range(len(rig.text)))
