@@ -147,7 +147,11 @@ class RollupBoost:
         self.debug_server = RpcServer(
             settings.host,
             settings.debug_port,
-            {"debug_setExecutionMode": self._set_mode, "debug_getExecutionMode": self._get_mode},
+            {
+                "debug_setExecutionMode": self._set_mode,
+                "debug_getExecutionMode": self._get_mode,
+                "flashblocks_status": self._status_method,  # the engine port asks for a JWT
+            },
             name="rollup-boost debug",
             log=log,
         )

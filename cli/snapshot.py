@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import orjson
+
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 
 STATUS_S_MAX = 1.0
+HTTP_OK = 200
+NO_JSON_RPC = (400, 404, 405, 426)  # what a WebSocket server answers to a POST
 # Where each component of a group answers `flashblocks_status` (rollup-boost: its engine port wants a JWT).
 STATUS_DOOR = {"op-node": "rpc", "conductor": "rpc", "rollup-boost": "debug", "builder": "rpc", "fallback-el": "rpc"}
 
@@ -51,9 +55,19 @@ class Asker:
         client = self._clients.setdefault(url, RpcClient(url, timeout_s=STATUS_S_MAX))
         try:
             found = await client.call("flashblocks_status")
-        except (RpcRefused, RpcUnknown):
+        except RpcRefused as error:
+            return await self._plain_status(client) if error.code in NO_JSON_RPC else None
+        except RpcUnknown:
             return None
         return found if isinstance(found, dict) else None
+
+    async def _plain_status(self, client: RpcClient) -> dict[str, Any] | None:
+        """A websocket-proxy has no JSON-RPC: it answers GET /status."""
+        try:
+            code, body = await client.get("/status")
+        except RpcUnknown:
+            return None
+        return dict(orjson.loads(body)) if code == HTTP_OK else None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -76,7 +90,7 @@ def leader_of(groups: list[dict[str, Any]]) -> dict[str, Any] | None:
     claims = []
     for group in groups:
         status = group["actors"].get("conductor", {}).get("status")
-        if status and status.get("leader"):
+        if status and status.get("role") == "leader":
             claim = {"group": group["name"], "epoch": status.get("epoch") or 0, "active": bool(status.get("active"))}
             claims.append(claim)
     return max(claims, key=lambda claim: claim["epoch"], default=None)

@@ -143,8 +143,6 @@ def _cell(entry: Mapping[str, Any] | None) -> Text:
 
 
 def _role(status: Mapping[str, Any]) -> str:
-    if "leader" in status:
-        return "leader" if status["leader"] else "follower"
     return str(status.get("role") or "")
 
 

@@ -1,0 +1,67 @@
+"""The main job on a real cluster: a real transaction is preconfirmed, also when the leader dies."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Cluster  # type: ignore[import-not-found]
+
+from tests.clients.first_transaction import first_transactions
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+ACTORS = ["conductor", "op-node", "rollup-boost", "builder", "fallback-el"]
+
+
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_endpoints_name_every_actor(cluster: Cluster) -> None:
+    endpoints = cluster.endpoints
+    assert endpoints["chain_id"] == 901
+    assert len(endpoints["groups"]) == 5
+    assert len(endpoints["stream"]) == 2
+    assert len(endpoints["accounts"]) == 10
+    pids = [group["actors"][actor]["pid"] for group in endpoints["groups"] for actor in ACTORS]
+    assert len(set(pids)) == 25
+    assert all(alive(pid) for pid in pids)
+
+
+def test_a_new_users_transactions_are_preconfirmed_and_sealed(cluster: Cluster) -> None:
+    report = first_transactions(cluster.endpoints["rpc"]["http"], count=20)
+    print(json.dumps(report))
+    assert report["transfers"] == 20
+
+
+def test_one_leads_and_everybody_is_healthy(cluster: Cluster) -> None:
+    status = cluster.json("status")
+    leader = cluster.json("leader", "show")
+    assert len(status["groups"]) == 5
+    assert re.fullmatch(r"sequencer-[0-4]", leader["group"])
+    assert leader["active"]
+
+
+def test_load_is_preconfirmed_and_sealed(cluster: Cluster) -> None:
+    report = cluster.json("load", "--tps", "10", "--duration", "6", "--mix", "transfer,erc20")
+    assert report["sent"] == report["preconfirmed"] == report["sealed"] == 60
+
+
+@pytest.mark.parametrize("actor", ACTORS)
+def test_nothing_seen_is_lost_when_an_actor_of_the_leader_is_killed(cluster: Cluster, actor: str) -> None:
+    result = cluster.json("drill", "kill-leader", "--actor", actor, "--count", "1", "--tps", "10", "--seed", "7")
+    assert result["verdict"] == "pass", result
+    assert (result["kills"], result["lost"], result["duplicates"], result["gaps"]) == (1, 0, 0, 0)
+    assert result["transactions"] > 0
+    assert os.path.exists(f"/proc/{result['runs'][0]['pid']}") is False
+
+
+def test_leadership_can_be_handed_over(cluster: Cluster) -> None:
+    before = cluster.json("leader", "show")
+    target = next(group["name"] for group in cluster.endpoints["groups"] if group["name"] != before["group"])
+    cluster.run("leader", "transfer", "--to", target)
+    after = cluster.json("leader", "show")
+    assert after["group"] == target
+    assert after["epoch"] > before["epoch"]
