@@ -12,7 +12,7 @@ from flashblocks.execution.chain import Chain, ChainBlock
 from flashblocks.execution.chain_spec import ChainSpec
 from flashblocks.execution.errors import ExecutionError
 from flashblocks.execution.header import Block
-from flashblocks.execution.receipt import Receipt
+from flashblocks.execution.receipt import Receipt, bloom_bits
 from flashblocks.execution.snapshot import Snapshot, SnapshotMark, SnapshotWriter, load_snapshots, remove_temporary
 from flashblocks.execution.state import StateDiff, WorldState
 from flashblocks.execution.store import (
@@ -169,7 +169,8 @@ def _replay(chain: Chain, record: StoredBlock) -> bool:
 
 
 def _stored(block: ChainBlock, diff: StateDiff) -> StoredBlock:
-    receipts = tuple(msgspec.json.encode(receipt) for receipt in block.receipts)  # JSON: wei amounts exceed 64 bits
+    # JSON, because amounts of wei exceed MessagePack's 64 bits; the bloom is made of the logs again.
+    receipts = tuple(msgspec.json.encode(msgspec.structs.replace(receipt, bloom=b"")) for receipt in block.receipts)
     return StoredBlock(block.number, block.hash, block.header.parent_hash, block.block().rlp(), receipts, diff)
 
 
@@ -178,9 +179,13 @@ def _restored(stored: StoredBlock, state: WorldState | None) -> ChainBlock:
     try:
         block = Block.from_rlp(stored.block)
         transactions = tuple(decode_transaction(raw) for raw in block.transactions)
-        receipts = tuple(msgspec.json.decode(receipt, type=Receipt) for receipt in stored.receipts)
+        receipts = tuple(_with_bloom(msgspec.json.decode(receipt, type=Receipt)) for receipt in stored.receipts)
     except (ExecutionError, msgspec.DecodeError) as error:
         raise StoreCorrupt(f"stored block {stored.number} does not decode: {error}") from error
     if block.hash != stored.hash:
         raise StoreCorrupt(f"stored block {stored.number} does not hash to its name")
     return ChainBlock(block.header, transactions, receipts, state)
+
+
+def _with_bloom(receipt: Receipt) -> Receipt:
+    return msgspec.structs.replace(receipt, bloom=bloom_bits(receipt.logs).to_bytes(256, "big"))

@@ -22,9 +22,10 @@ import msgspec
 
 from flashblocks.execution.state import StateDiff
 
-SEGMENT_MAGIC = b"FBCHAIN1"
+SEGMENT_MAGIC = b"FBCHAIN2"
 SEGMENT_SIZE_BYTES_MAX = 64 << 20
 RECORD_SIZE_BYTES_MAX = 256 << 20  # far above any block; a larger length on disk is damage
+COMPRESSION_LEVEL = 1  # receipts and diffs shrink to a third; higher levels cost more than they save
 
 KIND_BLOCK = 1
 KIND_FORKCHOICE = 2
@@ -281,7 +282,7 @@ def _key_at(file: int, offset: int, size: int, *, checked: bool) -> tuple[int, b
 
 def _encode_block(block: StoredBlock) -> bytes:
     rest = msgspec.msgpack.encode((block.block, block.receipts, block.diff))
-    return _BLOCK_KEY.pack(block.number, block.hash, block.parent_hash) + rest
+    return _BLOCK_KEY.pack(block.number, block.hash, block.parent_hash) + zlib.compress(rest, COMPRESSION_LEVEL)
 
 
 def _decode(kind: int, payload: bytes) -> Record:
@@ -289,10 +290,9 @@ def _decode(kind: int, payload: bytes) -> Record:
         if kind == KIND_FORKCHOICE:
             return msgspec.msgpack.decode(payload, type=StoredForkchoice)
         number, block_hash, parent_hash = _BLOCK_KEY.unpack_from(payload)
-        block, receipts, diff = msgspec.msgpack.decode(
-            memoryview(payload)[_BLOCK_KEY.size :], type=tuple[bytes, tuple[bytes, ...], StateDiff]
-        )
-    except (msgspec.DecodeError, struct.error) as error:
+        rest = zlib.decompress(memoryview(payload)[_BLOCK_KEY.size :])
+        block, receipts, diff = msgspec.msgpack.decode(rest, type=tuple[bytes, tuple[bytes, ...], StateDiff])
+    except (msgspec.DecodeError, zlib.error, struct.error) as error:
         raise StoreCorrupt(f"chain log: a whole record of kind {kind} does not decode: {error}") from error
     return StoredBlock(number, block_hash, parent_hash, block, receipts, diff)
 

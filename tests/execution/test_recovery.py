@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from flashblocks.execution import chain as chain_module
-from flashblocks.execution.chain import Chain
+from flashblocks.execution.accounts import TEST_ACCOUNTS
+from flashblocks.execution.assembler import assemble
+from flashblocks.execution.chain import Chain, ChainBlock
 from flashblocks.execution.genesis import default_genesis, load_genesis
 from flashblocks.execution.header import Block
 from flashblocks.execution.recovery import SNAPSHOT_DEPTH_BLOCKS, ChainKeeper
+from flashblocks.execution.signing import sign_transaction
 from flashblocks.execution.snapshot import load_snapshots
 from flashblocks.execution.store import ChainStore, StoreError
 from flashblocks.execution.transaction import decode_transaction
@@ -57,6 +61,38 @@ def test_reopening_gives_the_same_chain_and_it_goes_on(forge: Any, tmp_path: Pat
     after.extend(blocks[4:])
     assert after.chain.head.hash == blocks[4].hash
     after.close()
+
+
+def test_receipts_come_back_whole(forge: Any, tmp_path: Path) -> None:
+    """Logs, blooms, contract addresses, and amounts beyond 64 bits."""
+    emit = assemble("7 9 32 push0 log2 stop")
+    code = assemble(f"0x{emit.hex()} push0 mstore {len(emit)} {32 - len(emit)} return")
+    raw = sign_transaction(
+        TEST_ACCOUNTS[0].private_key, chain_id=901, nonce=0, data=code, gas_limit=200_000, max_fee_per_gas=10**10
+    )
+    created = forge.seal(forge.block.header, forge.state, [raw])
+    contract = created.receipts[1].contract_address
+    assert contract is not None
+    call = sign_transaction(
+        TEST_ACCOUNTS[0].private_key, chain_id=901, nonce=1, to=contract, gas_limit=90_000, max_fee_per_gas=10**17,
+        max_priority_fee_per_gas=2 * 10**16,
+    )  # fmt: skip
+    called = forge.seal(created.header, created.state, [call])
+    assert called.receipts[1].logs and any(called.receipts[1].bloom)
+    assert called.receipts[1].effective_gas_price > 10**16
+    opened = Opened(forge, tmp_path)
+    opened.extend([created.block, called.block])
+    opened.close()
+    again = Opened(forge, tmp_path)
+    assert again.chain.head.receipts == called.receipts
+    dear = tuple(msgspec.structs.replace(receipt, l1_fee=2**80) for receipt in called.receipts)
+    side = forge.seal(created.header, created.state, [call], randao=5)
+    again.keeper.keep(ChainBlock(side.header, again.chain.head.transactions, dear, side.state), created.state)
+    found = again.keeper.find(side.header.hash)
+    assert found is not None and found.receipts == dear
+    first = again.chain.by_number(1)
+    assert first is not None and first.receipts == created.receipts
+    again.close()
 
 
 def test_an_empty_store_starts_at_genesis(forge: Any, tmp_path: Path) -> None:
