@@ -280,7 +280,8 @@ class Ingress:
 
     def _set_terms(self, chain_id: int, block: dict[str, Any]) -> None:
         number = to_int(block.get("number"))
-        if number >= self._stream_number:  # the stream's open block knows the fee better than a sealed one
+        # The stream's open block knows the fee better than a sealed one.
+        if self._terms is None or number >= self._stream_number:
             self._terms = Terms(chain_id, to_int(block.get("gasLimit")), to_int(block.get("baseFeePerGas")))
 
     # The stream and the blocks --------------------------------------------------------------------------------------

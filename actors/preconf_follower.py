@@ -23,6 +23,7 @@ from actors.follower_metrics import FollowerMetrics
 from actors.frame_link import FrameClient
 from actors.own_chain import Genesis, open_chain
 from actors.rpc_client import RpcRefused, RpcUnknown
+from actors.warm_up import warm_up
 from flashblocks.execution.errors import ExecutionError
 from flashblocks.execution.follow import PayloadFollower
 from flashblocks.execution.header import Block
@@ -120,6 +121,7 @@ class PreconfFollower:
         """Work until cancelled; an exception is our own bug."""
         assert self._bug is not None
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.in_evm(lambda: warm_up(self.chain)))
             tasks.create_task(self._carry_out())
             tasks.create_task(self._tick())
             tasks.create_task(self._confirm())

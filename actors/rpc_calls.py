@@ -12,7 +12,7 @@ from actors.rpc_view import RpcView
 from flashblocks.execution.calls import call, estimate_gas
 from flashblocks.execution.errors import CallReverted, InvalidTransaction
 from flashblocks.execution.reverts import revert_error
-from flashblocks.execution.rpc_arguments import LATEST, BlockName, call_arguments, overrides
+from flashblocks.execution.rpc_arguments import LATEST, BlockName, block_name, call_arguments, overrides
 from flashblocks.wire.hexadecimal import data, quantity
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
 
@@ -71,8 +71,13 @@ class RpcCalls:
         return data(result.output)
 
     async def estimate_gas(self, message: Any, block: Any = None, state_overrides: Any = None) -> str:
-        """eth_estimateGas, by default on `pending`: what a transaction sent now will find."""
-        header, state = self._view.state(block, PENDING)
+        """eth_estimateGas on `pending`, which is what a transaction sent now will find.
+
+        `latest` means `pending` too: libraries send it where the user said nothing, and an estimate that does not see
+        a contract deployed two hundred milliseconds ago makes the next transaction run out of gas.
+        """
+        name = block_name(block, PENDING)
+        header, state = self._view.state_of(PENDING if name == LATEST else name)
         arguments, changed = call_arguments(message), overrides(state_overrides)
         hashes = self._view.block_hashes(header)
         try:

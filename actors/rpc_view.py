@@ -60,8 +60,12 @@ class RpcView:
         return self.find(block_name(value, default))
 
     def state(self, value: Any, default: BlockName = LATEST) -> tuple[Header, WorldState]:
+        """As `state_of`, from the JSON parameter."""
+        return self.state_of(block_name(value, default))
+
+    def state_of(self, name: BlockName) -> tuple[Header, WorldState]:
         """Header and state to read at; raises RpcError when the block or its state is not here."""
-        found = self.block(value, default)
+        found = self.find(name)
         if found is None:
             raise RpcError(SERVER_ERROR, "header not found")
         if found.state is None:

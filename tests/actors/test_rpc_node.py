@@ -179,6 +179,11 @@ async def test_eth_call_on_pending_runs_in_the_pending_block(
     assert int(out[2:66], 16) == 1
     assert int(out[66:], 16) == int(pending["timestamp"], 16)
     assert int(await wallet.call("eth_estimateGas", {"to": where, "value": "0x0"}), 16) == 21_000
+    sequencer.flashblock(sequencer.forge.transfer(0, 0))
+    await shown(node, 1, 1)
+    for tag in ([], ["pending"], ["latest"]):
+        spend = {"from": data(ALICE.address), "to": where, "value": "0x1"}
+        assert int(await wallet.call("eth_estimateGas", spend, *tag), 16) == 21_000
     with pytest.raises(RpcRefused) as reverted:
         await wallet.call("eth_call", {"to": where}, "pending", {where: {"code": "0x5f5ffd"}})
     assert reverted.value.code == 3
