@@ -17,7 +17,8 @@ PROXIES_MAX = 9
 RPC_NODES_MAX = 9
 INGRESSES_MAX = 9
 OFFSET_STEP = 1000
-OFFSET_MAX = 14_000  # above it the Raft ports would pass 65,535
+OFFSET_MAX = 21_000  # above it ports would enter Linux's ephemeral range (32768…): see RAFT_PORT
+RAFT_PORT = 5050  # not upstream's 50050: an outgoing connection of any process may sit on that one when we bind
 
 
 class NoFreePorts(Exception):
@@ -72,7 +73,7 @@ def _group_ports(shift: int) -> GroupPorts:
         op_node_rpc=9545 + shift,
         conductor_rpc=8547 + shift,
         conductor_ws=8546 + shift,
-        conductor_raft=50050 + shift,
+        conductor_raft=RAFT_PORT + shift,
         rollup_boost_engine=8081 + shift,
         rollup_boost_debug=5555 + shift,
         rollup_boost_ws=1112 + shift,

@@ -23,7 +23,7 @@ def test_group_zero_uses_the_ports_the_field_knows() -> None:
         9545,
         8547,
         8546,
-        50050,
+        5050,
     )
     assert (first.rollup_boost_engine, first.rollup_boost_debug, first.rollup_boost_ws) == (8081, 5555, 1112)
     assert (first.builder_engine, first.builder_rpc, first.builder_ws) == (8552, 8543, 1111)
@@ -41,7 +41,7 @@ def test_the_largest_cluster_has_no_port_twice_and_none_out_of_range(offset: int
     ).every()
     assert len(every) == len(set(every))
     assert min(every) > 1023
-    assert max(every) <= 65535
+    assert max(every) < 32768, "in the ephemeral range an outgoing connection may already hold the port"
 
 
 def choose(
