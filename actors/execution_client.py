@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import orjson
@@ -28,20 +28,25 @@ from actors.rpc_server import Method, Probes, RpcServer
 from actors.sidecar import read_jwt_secret
 from flashblocks.execution.chain import Chain, ChainBlock, HeadChange, Imported
 from flashblocks.execution.errors import InvalidTransaction
-from flashblocks.execution.follow import PayloadFollower, Verdict
+from flashblocks.execution.follow import Patience, PayloadFollower, Verdict
 from flashblocks.execution.genesis import load_genesis
 from flashblocks.execution.header import Block
 from flashblocks.execution.pool import PoolLimits, TransactionPool
 from flashblocks.execution.pool_rules import PoolHead, decode_for_pool
 from flashblocks.execution.recovery import ChainKeeper
 from flashblocks.execution.state import WorldState
-from flashblocks.execution.store import ChainStore, StoreError
+from flashblocks.execution.store import ChainStore, StoreError, StoreLocked
 from flashblocks.execution.transaction import Transaction, decode_transaction, recover_sender
 from flashblocks.wire.flashblock import Flashblock
+
+T = TypeVar("T")
 
 CHAIN_DIRECTORY = "chain"
 RECOVERY_THREADS = 2
 SLICE_S = 0.010  # a long import lets the sockets have a turn after this much work
+JUDGED_TRANSACTION_S_MAX = 1.0  # a builder stops far below; slower machines need some room
+LOCK_WAIT_S_MAX = 5.0
+LOCK_RETRY_S = 0.05
 MAINTENANCE_IDLE_S = 1.0
 MAINTENANCE_BUSY_S = 0.05
 EXECUTION_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -87,7 +92,7 @@ class ExecutionClient:
         self.spec, genesis, state = load_genesis(orjson.loads(Path(options.genesis_path).read_bytes()))
         self.keeper: ChainKeeper | None = None
         if options.data_dir:
-            self.keeper = ChainKeeper(ChainStore(Path(options.data_dir) / CHAIN_DIRECTORY))
+            self.keeper = ChainKeeper(_open_store(Path(options.data_dir) / CHAIN_DIRECTORY))
             self.chain = self.keeper.open(self.spec, genesis, state)
         else:
             self.chain = Chain(self.spec, ChainBlock(genesis.header, (), (), state))
@@ -213,7 +218,13 @@ class ExecutionClient:
                 expected = followed.last_index + 1 if followed else 0
                 return Verdict("INVALID", expected, b"", str(error)), 0.0
             began = time.perf_counter()
-            verdict = self.follower.apply(flashblock, committed=committed, decoded=decoded)
+            steps = self.follower.apply_steps(
+                flashblock,
+                committed=committed,
+                decoded=decoded,
+                patience=Patience(JUDGED_TRANSACTION_S_MAX, time.monotonic),
+            )
+            verdict = await _in_slices(steps)
             took = time.perf_counter() - began
             if verdict.status in ("VALID", "DUPLICATE"):
                 self.on_applied(flashblock, committed)
@@ -243,16 +254,8 @@ class ExecutionClient:
             decoded = await self.decode(block.transactions)
         except InvalidTransaction as error:
             return self.chain.reject(block.header, str(error))
-        steps = self.follower.take_steps(block, decoded)
-        paused = time.perf_counter()
         try:
-            while True:
-                next(steps)
-                if time.perf_counter() - paused > SLICE_S:
-                    await asyncio.sleep(0)
-                    paused = time.perf_counter()
-        except StopIteration as finished:
-            result: Imported = finished.value
+            result = await _in_slices(self.follower.take_steps(block, decoded))
         except StoreError as error:
             self._store_failed(error)
             raise
@@ -334,6 +337,32 @@ class ExecutionClient:
         self._import_seconds = Histogram(
             "chain_import_seconds", "Import of one block", buckets=EXECUTION_BUCKETS_S, registry=registry
         )
+
+
+async def _in_slices(steps: Generator[None, None, T]) -> T:
+    """Go through the pauses of a long execution, giving the loop a turn every few milliseconds; the result."""
+    paused = time.perf_counter()
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            result: T = finished.value
+            return result
+        if time.perf_counter() - paused > SLICE_S:
+            await asyncio.sleep(0)
+            paused = time.perf_counter()
+
+
+def _open_store(directory: Path) -> ChainStore:
+    """Open the store, waiting a little for the process before us to be gone; raises StoreError."""
+    deadline = time.monotonic() + LOCK_WAIT_S_MAX
+    while True:
+        try:
+            return ChainStore(directory)
+        except StoreLocked:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOCK_RETRY_S)
 
 
 def _recover_all(transactions: Sequence[Transaction]) -> None:

@@ -8,12 +8,13 @@ flashblock can replace one that was only seen, and the finished block joins the 
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
 from flashblocks.execution.chain import Chain, Imported
 from flashblocks.execution.claims import Refused, base_of, check_claims, flashblock_from
-from flashblocks.execution.errors import ExecutionError, InvalidBlock, InvalidTransaction
+from flashblocks.execution.errors import ExecutionError, InvalidBlock, InvalidTransaction, OutOfTime
 from flashblocks.execution.header import Block, Header
 from flashblocks.execution.import_block import check_header
 from flashblocks.execution.open_block import OpenBlock, Sealed
@@ -23,7 +24,7 @@ from flashblocks.wire.assembly import attributes_of
 from flashblocks.wire.flashblock import Flashblock, FlashblockBase
 from flashblocks.wire.hexadecimal import WireError
 
-__all__ = ["FollowedBlock", "PayloadFollower", "Step", "Verdict", "flashblock_from"]
+__all__ = ["FollowedBlock", "Patience", "PayloadFollower", "Step", "Verdict", "flashblock_from"]
 
 FOLLOWED_BLOCKS_MAX = 8
 INDEX_MAX = 1_000
@@ -44,7 +45,14 @@ class Verdict(msgspec.Struct, frozen=True):
     error: str | None = None
 
 
-@dataclass(slots=True)
+class Patience(NamedTuple):
+    """How long one transaction of an uncommitted flashblock may run: seconds in the time of `clock`."""
+
+    seconds: float
+    clock: Callable[[], float]
+
+
+@dataclass(slots=True, eq=False)
 class Step:
     """The block after one more flashblock. `working` stands there and is never changed: fork it to go on."""
 
@@ -118,6 +126,19 @@ class FollowedBlock:
         return step.working
 
 
+T = TypeVar("T")
+
+
+def finish(steps: Generator[None, None, T]) -> T:
+    """Go through all pauses at once; the result."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as finished:
+            result: T = finished.value
+            return result
+
+
 class PayloadFollower:
     """All blocks that are being followed on top of one chain."""
 
@@ -141,6 +162,20 @@ class PayloadFollower:
         A committed flashblock replaces a different uncommitted one at its index, and what came after that; an
         uncommitted one never replaces a committed one. `decoded` may hold its transactions already decoded.
         """
+        return finish(self.apply_steps(flashblock, committed=committed, decoded=decoded))
+
+    def apply_steps(
+        self,
+        flashblock: Flashblock,
+        *,
+        committed: bool = False,
+        decoded: Sequence[Transaction] | None = None,
+        patience: Patience | None = None,
+    ) -> Generator[None, None, Verdict]:
+        """`apply`, pausing after every transaction so that a caller can do something else in between.
+
+        With `patience`, a transaction that runs longer makes an uncommitted flashblock invalid.
+        """
         followed = self._followed.get(flashblock.payload_id)
         last = followed.last_index if followed else -1
         if flashblock.index > last + 1 or flashblock.index > INDEX_MAX:
@@ -158,9 +193,12 @@ class PayloadFollower:
             opened = self._begin(flashblock) if flashblock.index == 0 else followed
             if opened is None:
                 return Verdict(UNKNOWN_PARENT, 0)
-            step = self._execute(opened, flashblock, decoded)
+            before = opened.steps[flashblock.index - 1] if flashblock.index else None
+            step = yield from self._execute(opened, flashblock, decoded, None if committed else patience)
         except (ExecutionError, WireError) as error:
             return Verdict(INVALID, last + 1, b"", str(error))
+        if before is not None and before not in opened.steps:
+            return Verdict(GAP, opened.last_index + 1)  # rolled back in one of the pauses
         step.committed = committed
         self._keep(opened, step)
         return Verdict(VALID, step.flashblock.index + 1, step.sealed.header.hash)
@@ -188,13 +226,7 @@ class PayloadFollower:
 
     def take(self, block: Block, decoded: tuple[Transaction, ...] | None = None) -> Imported:
         """Import a whole block, executing only what was not followed. Raises StoreError."""
-        steps = self.take_steps(block, decoded)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as finished:
-                result: Imported = finished.value
-                return result
+        return finish(self.take_steps(block, decoded))
 
     def take_steps(
         self, block: Block, decoded: tuple[Transaction, ...] | None = None
@@ -287,7 +319,13 @@ class PayloadFollower:
 
         return FollowedBlock(flashblock.payload_id, start, base)
 
-    def _execute(self, followed: FollowedBlock, flashblock: Flashblock, decoded: Sequence[Transaction] | None) -> Step:
+    def _execute(
+        self,
+        followed: FollowedBlock,
+        flashblock: Flashblock,
+        decoded: Sequence[Transaction] | None,
+        patience: Patience | None,
+    ) -> Generator[None, None, Step]:
         """Run the flashblock after the index before it; raises Refused, InvalidTransaction or InvalidAttributes."""
         if decoded is None:
             decoded = [decode_transaction(raw) for raw in flashblock.diff.transactions]
@@ -297,9 +335,13 @@ class PayloadFollower:
             if tx.is_deposit and flashblock.index > 0:
                 raise Refused(f"tx {position}: deposits belong into index 0")
             try:
-                working.append(tx)
-            except InvalidTransaction as error:
+                if patience is None:
+                    working.append(tx)
+                else:
+                    working.append(tx, deadline=patience.clock() + patience.seconds, clock=patience.clock)
+            except (InvalidTransaction, OutOfTime) as error:
                 raise Refused(f"could not apply tx {position} [0x{tx.hash.hex()}]: {error}") from error
+            yield
         sealed = working.seal()
         balances = working.new_account_balances()
         computed = flashblock_from(flashblock.payload_id, flashblock.index, sealed, balances, before)

@@ -7,11 +7,16 @@ import msgspec
 import pytest
 
 from flashblocks.execution import follow as follow_module
+from flashblocks.execution.accounts import TEST_ACCOUNTS
+from flashblocks.execution.assembler import assemble as assemble_code
 from flashblocks.execution.chain import Imported
-from flashblocks.execution.follow import PayloadFollower, Verdict
+from flashblocks.execution.follow import Patience, PayloadFollower, Verdict, finish
 from flashblocks.execution.header import Block
+from flashblocks.execution.keccak import keccak256
 from flashblocks.execution.open_block import OpenBlock
 from flashblocks.execution.payloads import block_of, envelope_of
+from flashblocks.execution.rlp import encode as rlp_encode
+from flashblocks.execution.signing import sign_transaction
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.flashblock import Flashblock, decode_body, encode_body
 
@@ -114,6 +119,31 @@ def test_an_invalid_transaction_and_a_late_deposit_are_named(forge: Any) -> None
     assert unplayable.error is not None and "could not apply tx 0 [0x" in unplayable.error
     late = follower.apply(change_diff(transactions=(forge.deposit(99),))(made[1]))
     assert late.error is not None and "deposits belong into index 0" in late.error
+
+
+def test_a_transaction_that_runs_too_long_is_refused_unless_it_is_committed(forge: Any) -> None:
+    loop = assemble_code("again: @again jump")
+    create = assemble_code(f"0x{loop.hex()} push0 mstore {len(loop)} {32 - len(loop)} return")
+    key = TEST_ACCOUNTS[0].private_key
+    deploy = sign_transaction(key, chain_id=901, nonce=0, data=create, gas_limit=200_000, max_fee_per_gas=10**10)
+    target = keccak256(rlp_encode([TEST_ACCOUNTS[0].address, b""]))[12:]
+    spin = sign_transaction(key, chain_id=901, nonce=1, to=target, gas_limit=2_000_000, max_fee_per_gas=10**10)
+    made = forge.flashblocks(forge.block.header, forge.state, [[deploy], [spin]])
+    follower = following(forge, made[:2])
+    ticks = iter(range(10**9))
+    patience = Patience(3, lambda: float(next(ticks)))
+    refused = finish(follower.apply_steps(made[2], patience=patience))
+    assert refused.status == "INVALID" and "deadline passed" in str(refused.error)
+    assert finish(follower.apply_steps(made[2], committed=True, patience=patience)).status == "VALID"
+
+
+def test_a_rollback_in_a_pause_is_noticed(forge: Any) -> None:
+    ours, theirs = stream(forge), stream(forge, tip=2 * 10**6)
+    follower = following(forge, ours[:3])
+    paused = follower.apply_steps(ours[3])
+    next(paused)
+    assert follower.apply(theirs[1], committed=True).status == "VALID"
+    assert finish(paused) == Verdict("GAP", 2)
 
 
 def test_gap_duplicate_and_unknown_parent(forge: Any) -> None:
