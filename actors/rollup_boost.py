@@ -166,7 +166,7 @@ class RollupBoost:
         self._builder_link = self._new_builder_link()
         self._l2_lifeline = Lifeline(settings.l2_url, lambda up: self._linked(Target.EXECUTION, up))
         self._parents: dict[bytes, bytes] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._bug: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._malformed = 0
@@ -276,12 +276,12 @@ class RollupBoost:
         except Exception as bug:
             self._report(bug)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._report(error)

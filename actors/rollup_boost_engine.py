@@ -41,9 +41,10 @@ BOTH = frozenset(
     )
 )
 GET_PAYLOAD_S_MAX = 3.0
+BUILDER_CALLS_WAITING_MAX = 8
 
 Tell = Callable[[Fact], list[Decision]]
-Spawn = Callable[[Coroutine[Any, Any, None]], None]
+Spawn = Callable[[Coroutine[Any, Any, Any]], None]
 
 
 class _Payload:
@@ -65,6 +66,8 @@ class EngineProxy:
         self._asked: dict[int, asyncio.Future[_Payload]] = {}
         self._blocks: dict[int, dict[Source, Any]] = {}
         self._versions: dict[int, int] = {}
+        self._builder_turn = asyncio.Lock()
+        self._builder_waiting = 0
         self.methods: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
             "engine_exchangeCapabilities": self._exchange_capabilities,
             "engine_forkchoiceUpdatedV3": self._forkchoice_updated,
@@ -117,16 +120,13 @@ class EngineProxy:
         return answer
 
     async def _forkchoice_to_builder(self, params: list[Any], identifier: bytes) -> None:
-        answer = await self._to_builder("engine_forkchoiceUpdatedV3", params, tell=True)
+        answer = await self._to_builder_in_turn("engine_forkchoiceUpdatedV3", params)
         if identifier and answer is not None:
             self._tell(PayloadIdAnswered(Target.BUILDER, identifier, _payload_id_of(answer)))
 
     async def _new_payload(self, method: str, params: tuple[Any, ...]) -> Any:
-        self._spawn(self._new_payload_to_builder(method, list(params)))
+        self._spawn(self._to_builder_in_turn(method, list(params)))
         return await self._to_l2(method, list(params), Target.EXECUTION)
-
-    async def _new_payload_to_builder(self, method: str, params: list[Any]) -> None:
-        await self._to_builder(method, params, tell=True)
 
     async def _get_payload(self, version: int, identifier: Any) -> Any:
         client_id = to_bytes(identifier, 8, "payloadId")
@@ -201,16 +201,29 @@ class EngineProxy:
             self._tell(Called(tell))
         return answer
 
-    async def _to_builder(self, method: str, params: list[Any], tell: bool = False) -> Any:
-        failure, answer = "", None
+    async def _to_builder_in_turn(self, method: str, params: list[Any]) -> Any:
+        """Calls that change the builder's chain reach it in op-node's order, although nobody waits for them."""
+        if self._builder_waiting >= BUILDER_CALLS_WAITING_MAX:
+            self._tell(Called(Target.BUILDER, f"{method}: {self._builder_waiting} calls are waiting already"))
+            return None
+        self._builder_waiting += 1
         try:
-            answer = await self._builder.rpc.call(method, *params)
-        except (RpcRefused, RpcUnknown) as error:
-            failure = f"{method}: {error}"
-            self._log.warning("the builder did not do it", method=method, error=str(error))
-        if tell:
-            self._tell(Called(Target.BUILDER, failure))
+            async with self._builder_turn:
+                failure, answer = await self._call_builder(method, params)
+        finally:
+            self._builder_waiting -= 1
+        self._tell(Called(Target.BUILDER, failure))
         return answer
+
+    async def _to_builder(self, method: str, params: list[Any]) -> Any:
+        return (await self._call_builder(method, params))[1]
+
+    async def _call_builder(self, method: str, params: list[Any]) -> tuple[str, Any]:
+        try:
+            return "", await self._builder.rpc.call(method, *params)
+        except (RpcRefused, RpcUnknown) as error:
+            self._log.warning("the builder did not do it", method=method, error=str(error))
+            return f"{method}: {error}", None
 
     def _resolve(self, token: int, payload: _Payload) -> None:
         future = self._asked.get(token)

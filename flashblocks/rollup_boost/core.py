@@ -53,8 +53,10 @@ from flashblocks.wire.flashblock import Flashblock
 from flashblocks.wire.frames import FlashblockFrame
 
 OFFER_WAIT_S_MAX = 0.008
-APPLY_RETRY_S = 0.05
-APPLY_FAILURES_MAX = 40
+APPLY_RETRY_S_FIRST = 0.05
+APPLY_RETRY_S_MAX = 0.4
+APPLY_FAILURES_MAX = 12
+FAILURES_IN_A_ROW_TO_SHOW = 2  # one time-out on a busy machine is not an outage; a dead process shows by its lifeline
 BUILDER_PATIENCE_S = 0.5
 BLOCKS_KEPT_MAX = 8
 EARLY_FRAMES_MAX = 1024
@@ -271,10 +273,11 @@ class Core:
                 self._invalid(fact, block, cursor)
             case Status.GAP:
                 cursor.next_index = min(fact.expected_index, fact.index)
-                self._retry(cursor, now if fact.expected_index < fact.index else now + APPLY_RETRY_S)
+                self._retry(cursor, now, at_once=fact.expected_index < fact.index)
             case Status.UNKNOWN_PARENT | Status.UNREACHABLE:
-                self._retry(cursor, now + APPLY_RETRY_S)
-                if fact.status is Status.UNREACHABLE or cursor.given_up:
+                self._retry(cursor, now)
+                unreachable = fact.status is Status.UNREACHABLE and cursor.failures >= FAILURES_IN_A_ROW_TO_SHOW
+                if unreachable or cursor.given_up:
                     peer.called(fact.error or "does not know the block's parent")
 
     def _executed(self, fact: Applied, block: Block, cursor: Cursor) -> None:
@@ -296,9 +299,10 @@ class Core:
         self.peers[fact.target].called(f"refuses a committed flashblock: {fact.error}")
         self._out.append(Count("committed_flashblock_invalid", fact.target.value, fact.error))
 
-    def _retry(self, cursor: Cursor, not_before_s: float) -> None:
+    def _retry(self, cursor: Cursor, now: float, *, at_once: bool = False) -> None:
+        pause_s = min(APPLY_RETRY_S_MAX, APPLY_RETRY_S_FIRST * 2.0**cursor.failures)
         cursor.failures += 1
-        cursor.not_before_s = not_before_s
+        cursor.not_before_s = now if at_once else now + pause_s
         cursor.given_up = cursor.failures > APPLY_FAILURES_MAX
 
     def _peer_news(self, fact: Called | Linked | HeadSeen, now: float) -> None:
@@ -308,11 +312,13 @@ class Core:
             if fact.up:
                 self._reset_cursors(fact.target, from_start=True)
             return
-        peer.called(fact.failure)
         if isinstance(fact, HeadSeen):
+            peer.looked(fact.failure)
             if not fact.failure:
                 peer.head(now - fact.timestamp_s, self.rules.max_unsafe_interval_s)
-        elif not fact.failure:
+            return
+        peer.called(fact.failure)
+        if not fact.failure:
             # A block or a head went through: a parent that was unknown may be known now.
             self._reset_cursors(fact.target, from_start=False)
 
@@ -336,6 +342,10 @@ class Core:
             self._out.append(Count("committed_flashblock_gap", "", f"block {frame.number} index {frame.index}"))
             return
         block.offers_paused = False
+        current = self.blocks.get(self.current)
+        if not block.done and (current is None or current.done):
+            # Restarted in the middle of a led block there was no forkchoice update here: the ledger tells what is open.
+            self.current = block.payload_id
         self._stream(frame)
 
     def _stream(self, frame: FlashblockFrame) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from flashblocks.rollup_boost.selection import ExecutionMode
 
+LOOKS_MISSED_MAX = 2
+
 HEALTHY, PARTIAL, UNAVAILABLE = 200, 206, 503
 TEXTS = {HEALTHY: "OK", PARTIAL: "Partial Content", UNAVAILABLE: "Service Unavailable"}
 
@@ -28,6 +30,7 @@ class PeerHealth:
     linked: bool | None = None
     failure: str = ""
     stale: str = ""
+    looks_missed: int = 0
     offence: str = ""
     offence_block: bytes = b""
     seen_fresh: bool = False
@@ -41,6 +44,12 @@ class PeerHealth:
     def called(self, failure: str = "") -> None:
         """A call to it ended: with an empty text for success, else with what went wrong."""
         self.failure = failure
+
+    def looked(self, failure: str = "") -> None:
+        """A periodic look at it ended; a single one that failed says little on a busy machine."""
+        self.looks_missed = self.looks_missed + 1 if failure else 0
+        if not failure or self.looks_missed >= LOOKS_MISSED_MAX:
+            self.failure = failure
 
     def head(self, age_s: float, age_s_max: float) -> None:
         """Its head is this old.  A chain that has not begun to move (an old genesis) is not stale yet."""

@@ -222,7 +222,10 @@ class Files:
 class Rig:
     """Everything of one test, and the op-node's part of the work."""
 
-    def __init__(self, directory: Path, *, scripted: bool, files: Files | None, boost: dict[str, Any]) -> None:
+    def __init__(
+        self, directory: Path, *, scripted: bool, files: Files | None, block_time_s: int, boost: dict[str, Any]
+    ) -> None:
+        self.block_time_s = block_time_s
         self.files = files or Files(directory)
         _, genesis, _ = load_genesis(self.files.document)
         self.head: Header = genesis.header
@@ -244,7 +247,7 @@ class Rig:
                     engine_port=0,
                     rpc_port=0,
                     ws_port=0,
-                    block_time_s=BLOCK_TIME_S,
+                    block_time_s=block_time_s,
                 ),
                 quiet_log(),
             )
@@ -256,7 +259,19 @@ class Rig:
         warm_up(self.el.client.chain)
         await self._begin(self.el)
         await self._begin(self.builder)
-        self.boost = RollupBoost(
+        self.boost = self._new_boost()
+        await self._begin(self.boost)
+        ws_url = f"ws://127.0.0.1:{self.boost.stream.port}"
+        self.ledger = OneNodeLedger(ws_url)
+        await self.ledger.link.start()
+        self._reader = asyncio.create_task(self._read_text(ws_url))
+        self.engine = EngineClient(self.boost.engine_server.url, self.files.secret)
+        self.rpc = RpcClient(self.boost.engine_server.url, jwt_secret=self.files.secret)
+        await until(lambda: len(self.boost.stream.peers) == 2, "the subscribers are connected")
+        await until(lambda: all(peer.linked for peer in self.boost.core.peers.values()), "the links are up")
+
+    def _new_boost(self) -> RollupBoost:
+        return RollupBoost(
             BoostSettings(
                 **{
                     "jwt_secret_path": self.files.jwt,
@@ -272,15 +287,14 @@ class Rig:
             ),
             quiet_log(),
         )
+
+    async def restart_boost(self) -> None:
+        """End rollup-boost as a kill would, and start it anew at the same addresses, without its memory."""
+        ports = {"engine_port": self.boost.engine_server.port, "ws_port": self.boost.stream.port}
+        self._boost_settings = {**self._boost_settings, **ports}
+        await self.end(self.boost)
+        self.boost = self._new_boost()
         await self._begin(self.boost)
-        ws_url = f"ws://127.0.0.1:{self.boost.stream.port}"
-        self.ledger = OneNodeLedger(ws_url)
-        await self.ledger.link.start()
-        self._reader = asyncio.create_task(self._read_text(ws_url))
-        self.engine = EngineClient(self.boost.engine_server.url, self.files.secret)
-        self.rpc = RpcClient(self.boost.engine_server.url, jwt_secret=self.files.secret)
-        await until(lambda: len(self.boost.stream.peers) == 2, "the subscribers are connected")
-        await until(lambda: all(peer.linked for peer in self.boost.core.peers.values()), "the links are up")
 
     async def _begin(self, component: Any) -> None:
         await component.start()
@@ -336,12 +350,12 @@ class Rig:
 
     def next_slot(self) -> None:
         """The next block's timestamp: a whole block time from now, so that it is on time."""
-        self.timestamp = max(self.timestamp + BLOCK_TIME_S, int(time.time()) + BLOCK_TIME_S)
+        self.timestamp = max(self.timestamp + self.block_time_s, int(time.time()) + self.block_time_s)
 
     async def open_block(self, **changes: Any) -> bytes:
         self.next_slot()
         if not changes.pop("at_once", False):
-            await asyncio.sleep(max(0.0, self.timestamp - BLOCK_TIME_S - time.time()))
+            await asyncio.sleep(max(0.0, self.timestamp - self.block_time_s - time.time()))
         return await self.engine.start_build(
             ForkchoiceState(self.head.hash, bytes(32), bytes(32)), self.attributes(**changes)
         )
@@ -384,10 +398,15 @@ class Rig:
 
 @asynccontextmanager
 async def running(
-    directory: Path, *, scripted: bool = False, files: Files | None = None, **boost: Any
+    directory: Path,
+    *,
+    scripted: bool = False,
+    files: Files | None = None,
+    block_time_s: int = BLOCK_TIME_S,
+    **boost: Any,
 ) -> AsyncIterator[Rig]:
     """Start everything, and end it all whatever happens; ``files`` of another rig put this one on the same chain."""
-    rig = Rig(directory, scripted=scripted, files=files, boost=boost)
+    rig = Rig(directory, scripted=scripted, files=files, block_time_s=block_time_s, boost=boost)
     await rig.start()
     try:
         yield rig

@@ -486,6 +486,32 @@ def test_retries_are_bounded_and_end_in_503(rig: Rig) -> None:
     assert rig.core.health.status == 503
 
 
+def test_a_judge_that_does_not_answer_is_asked_again_and_shows_the_second_time(rig: Rig) -> None:
+    rig.open()
+    rig.arrive(0)
+    rig.judge(0, Status.UNREACHABLE, error="timed out")
+    assert rig.core.health.status == 200
+    assert len(of(rig.tell(Tick(), after=1), Apply)) == 1
+    rig.judge(0, Status.UNREACHABLE, error="timed out")
+    assert rig.core.health.status == 503
+    rig.tell(Tick(), after=1)
+    assert len(of(rig.judge(0), Offering)) == 1
+    assert rig.core.health.status == 200
+
+
+def test_restarted_in_the_middle_of_a_led_block_it_goes_on_with_what_the_ledger_tells(rig: Rig) -> None:
+    rig.tell(Leadership(1, True))
+    rig.commit(0)
+    rig.commit(1)
+    assert reasons(rig.arrive(0)) == [("flashblocks_late", "duplicate")]
+    rig.judge(0)
+    rig.judge(1)
+    rig.arrive(2)
+    assert of(rig.judge(2), Offering) == [Offering(rig.frame(2))]
+    rig.commit(2)
+    assert of(rig.ask(), AnswerEnvelope)[0].flashblocks == 3
+
+
 def test_a_client_that_refuses_what_a_majority_holds_is_broken(rig: Rig) -> None:
     rig.commit(0)
     decided = rig.judge(0, Status.INVALID, error="state root")
@@ -509,7 +535,11 @@ def test_stale_heads_show_after_the_limit(rig: Rig) -> None:
     rig.tell(HeadSeen(EL, int(rig.now)))
     assert rig.core.health.status == 200
     rig.tell(HeadSeen(BUILDER, failure="timed out"))
+    assert rig.core.health.status == 200, "once is nothing"
+    rig.tell(HeadSeen(BUILDER, failure="timed out"))
     assert rig.core.health.status == 206
+    rig.tell(HeadSeen(BUILDER, int(rig.now)))
+    assert rig.core.health.status == 200
 
 
 # Modes

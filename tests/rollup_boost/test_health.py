@@ -43,6 +43,16 @@ def test_calls_heal_what_calls_broke() -> None:
     assert not peer.fault
 
 
+def test_a_single_missed_look_says_nothing() -> None:
+    peer = PeerHealth()
+    peer.looked("timed out")
+    assert not peer.fault
+    peer.looked("timed out")
+    assert peer.fault == "timed out"
+    peer.looked()
+    assert not peer.fault
+
+
 def test_an_offence_is_forgiven_only_by_a_good_block_after_it() -> None:
     peer = PeerHealth()
     peer.accuse(A, "wrong root")
