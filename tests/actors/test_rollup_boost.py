@@ -48,7 +48,7 @@ def prefix(frames: list[FlashblockFrame], count: int) -> Envelope:
 
 
 def prefixes(frames: list[FlashblockFrame], least: int) -> list[Envelope]:
-    """Every block that at least so many of the flashblocks make: a commit may be on its way when the block is asked for."""
+    """Every block that at least so many of them make: a commit may be on its way when the block is asked for."""
     return [prefix(frames, count) for count in range(least, len(frames) + 1)]
 
 
