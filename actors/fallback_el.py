@@ -8,6 +8,7 @@ import msgspec
 
 from actors.execution_client import ClientOptions, ExecutionClient
 from actors.plain_payloads import PlainPayloads
+from actors.warm_up import warm_up
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,6 +53,7 @@ class FallbackEl:
 
     async def start(self) -> None:
         """Bind the Engine API and the RPC port."""
+        warm_up(self.client.chain)
         await self.client.start()
 
     async def run(self) -> None:

@@ -28,7 +28,6 @@ from actors.payload_source import UnknownPayload
 from actors.rollup_boost import RollupBoost
 from actors.rollup_boost import Settings as BoostSettings
 from actors.rpc_client import RpcClient
-from actors.warm_up import warm_up
 from flashblocks.builder.budget import Limits, budget
 from flashblocks.builder.building import Building, Made, build_opening
 from flashblocks.builder.bundles import BundlePool
@@ -256,7 +255,7 @@ class Rig:
         self.text: list[Flashblock] = []
 
     async def start(self) -> None:
-        warm_up(self.el.client.chain)
+
         await self._begin(self.el)
         await self._begin(self.builder)
         self.boost = self._new_boost()
