@@ -76,7 +76,7 @@ def test_a_group_talks_to_its_own_members_and_backfills_from_the_others() -> Non
 def test_every_conductor_names_the_same_raft_members() -> None:
     conductors = [each for each in plan_of() if each.component == "conductor"]
     members = conductors[0].settings["raft_peers"]
-    assert members["sequencer-4"] == "127.0.0.1:50450"
+    assert members["sequencer-4"] == "127.0.0.1:5450"
     assert all(each.settings["raft_peers"] == members for each in conductors)
     assert all(members[each.instance] == f"127.0.0.1:{each.settings['raft_port']}" for each in conductors)
 
