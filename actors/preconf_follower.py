@@ -146,11 +146,12 @@ class PreconfFollower:
     # What others read -----------------------------------------------------------------------------------------------
 
     def pending(self) -> PendingSnapshot | None:
-        """The pending block, or None when `pending` means `latest` at this moment."""
-        snapshot = self._snapshot
-        if snapshot is None or self.machine.view(time.monotonic()).source != "flashblocks":
-            return None
-        return snapshot if snapshot.header.parent_hash == self.chain.head.hash else None
+        """The pending block, or None when `pending` means `latest` at this moment.
+
+        The machine is ahead of what is carried out: a block it has sealed stays pending until it is the head here, so
+        that `pending` never goes back to before what it showed.
+        """
+        return None if self.machine.is_stale(time.monotonic()) else self.shown()
 
     def shown(self) -> PendingSnapshot | None:
         """The newest preconfirmed block even while the stream is silent: what was shown there stays shown."""
@@ -319,7 +320,7 @@ class PreconfFollower:
 
     def _withdraw(self, gone: Invalidated) -> None:
         shown = self._shown.pop(gone.number, None)
-        if self._snapshot is shown:
+        if self._snapshot is not None and self._snapshot.number >= gone.number:
             self._snapshot = None
         if gone.divergent:
             self.metrics.divergences.inc()

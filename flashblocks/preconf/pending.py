@@ -172,7 +172,7 @@ class PendingMachine:
             self._disputes.clear()
             return self._step(now)
         if block.number > self.head.number:
-            if self._is_stale(now) or block.number > self.head.number + 1:
+            if self.is_stale(now) or block.number > self.head.number + 1:
                 return [Backfill(self.head.number + 1, block.number, block.hash)]
             return []
         if len(self._disputes) >= MAX_DISPUTES:
@@ -197,7 +197,7 @@ class PendingMachine:
     def tick(self, now: float) -> list[Decision]:
         """Time passed: ask for what has been missing for a while; poll the clients while the stream is silent."""
         decisions = self._step(now)
-        if self._is_stale(now) and now - self._polled_at >= STALE_POLL_S:
+        if self.is_stale(now) and now - self._polled_at >= STALE_POLL_S:
             self._polled_at = now
             decisions.append(Backfill(self.head.number + 1, None, None))
         return decisions
@@ -208,11 +208,15 @@ class PendingMachine:
         """What `pending` means now. It is never nothing: without a fresh flashblock it is `latest`, with the reason."""
         if self.last_appended_at is None:
             return View("latest", "no flashblock yet")
-        if self._is_stale(now):
+        if self.is_stale(now):
             return View("latest", "stream is stale")
         if self.open is None or self.open.next_index == 0:
             return View("latest", "no flashblock on the newest block yet")
         return View("flashblocks", "", self.open.first.payload_id, self.open.next_index - 1)
+
+    def is_stale(self, now: float) -> bool:
+        """Whether no flashblock came for so long that `pending` must not be trusted to be new."""
+        return self.last_appended_at is None or now - self.last_appended_at > self._stale_after_s
 
     def stream_age_s(self, now: float) -> float | None:
         """Seconds since `pending` last grew; None before the first time."""
@@ -360,9 +364,6 @@ class PendingMachine:
         if self.open is not None and self.open.failed and self.open.first.payload_id == arrival.payload_id:
             return AFTER_INVALID
         return None
-
-    def _is_stale(self, now: float) -> bool:
-        return self.last_appended_at is None or now - self.last_appended_at > self._stale_after_s
 
     def _too_deep(self) -> bool:
         return self.unconfirmed_blocks >= self._max_unconfirmed_blocks

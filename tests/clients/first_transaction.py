@@ -48,6 +48,7 @@ TOKEN_ABI: list[dict[str, Any]] = [
     {
         "type": "event",
         "name": "Transfer",
+        "anonymous": False,
         "inputs": [
             {"name": "from", "type": "address", "indexed": True},
             {"name": "to", "type": "address", "indexed": True},
