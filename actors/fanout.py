@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import orjson
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Response
@@ -23,6 +23,8 @@ from websockets.protocol import State
 
 queue_messages_default = 256
 send_timeout_s_default = 5.0
+accept_steps = 3
+"""Turns of the event loop from a socket's accept to its `connection_made`, with one to spare."""
 
 
 class HttpReply(NamedTuple):
@@ -150,12 +152,62 @@ class LinkClientConnection(ClientConnection):
         self.transport = ClosedTransport(self.transport)
 
 
+class Entrance:
+    """Every connection of one server, from its accept to its end, so that closing does not wait for the unfinished.
+
+    `websockets` closes only connections whose handshake is done; a stalled one would hold a closing server for the
+    whole handshake time-out, and one accepted in the very moment of closing would be forgotten.
+    """
+
+    def __init__(self, kind: type["SubscriberConnection"]) -> None:
+        self._kind = kind
+        self._inside: set[SubscriberConnection] = set()
+        self._shut = False
+
+    def __call__(self, *args: Any, **kwargs: Any) -> "SubscriberConnection":
+        """Make a connection, in the place of its class."""
+        connection = self._kind(*args, **kwargs)
+        connection.entrance = self
+        return connection
+
+    def enter(self, connection: "SubscriberConnection") -> None:
+        """Note a new connection; once shut, cut it off."""
+        self._inside.add(connection)
+        if self._shut:
+            connection.transport.abort()
+
+    def leave(self, connection: "SubscriberConnection") -> None:
+        """Forget a connection that is gone."""
+        self._inside.discard(connection)
+
+    async def close(self, server: Server) -> None:
+        """Close the server: goodbye (1001) to the open connections, an end to the others. Bounded; idempotent."""
+        self._shut = True
+        if not server.is_serving():
+            return
+        loop = asyncio.get_running_loop()
+        for listening in server.sockets:
+            loop.remove_reader(listening.fileno())
+        for _ in range(accept_steps):
+            # CPython 3.11 loses a socket that was accepted but has no transport yet when its server is closed.
+            await asyncio.sleep(0)
+        server.close()
+        for connection in list(self._inside):
+            if connection.protocol.state is State.CONNECTING:
+                connection.transport.abort()
+        await server.wait_closed()
+        while server.handler_tasks:
+            await asyncio.wait(list(server.handler_tasks))
+
+
 class SubscriberConnection(ServerConnection):
     """A server connection that takes prepared messages into a bounded queue instead of waiting for the reader.
 
     Only whole messages made by `text_message` and `binary_message` may be offered, and the connection must have no
     extension (compression off), because the bytes go to the socket as they are.
     """
+
+    entrance: Entrance | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -175,7 +227,7 @@ class SubscriberConnection(ServerConnection):
 
         A closing or closed connection takes and forgets everything.
         """
-        if self.protocol.state is not State.OPEN:
+        if self.protocol.state is not State.OPEN or self.transport.is_closing():
             return True
         if not self.paused:
             self.transport.write(message)
@@ -201,8 +253,16 @@ class SubscriberConnection(ServerConnection):
         self._queued.clear()
         return self.loop.create_task(self.close(CloseCode.TRY_AGAIN_LATER, reason))
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Asyncio's word that there is a socket."""
+        super().connection_made(transport)
+        if self.entrance is not None:
+            self.entrance.enter(self)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """Asyncio's word that the socket is gone."""
+        if self.entrance is not None:
+            self.entrance.leave(self)
         self._queued.clear()
         super().connection_lost(exc)
         self.transport = ClosedTransport(self.transport)

@@ -8,6 +8,7 @@ text of every flashblock and nothing else, so that foreign tools can listen at e
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
@@ -22,6 +23,7 @@ from websockets.typing import Subprotocol
 from actors.backoff import Backoff
 from actors.fanout import (
     BadQuery,
+    Entrance,
     LinkClientConnection,
     Query,
     Routes,
@@ -145,6 +147,7 @@ class FrameServer:
         self._peers_max = peers_max
         self._peers: dict[Peer, SubscriberConnection] = {}
         self._server: Server | None = None
+        self._entrance = Entrance(SubscriberConnection)
         self._shedding: set[asyncio.Task[None]] = set()
         self._bug = FirstBug()
 
@@ -175,7 +178,7 @@ class FrameServer:
             close_timeout=close_timeout_s,
             max_size=message_bytes_max,
             write_limit=write_high_water_bytes,
-            create_connection=SubscriberConnection,
+            create_connection=cast(Any, self._entrance),
         )
 
     async def run(self) -> None:
@@ -186,8 +189,7 @@ class FrameServer:
         """Say goodbye to every peer (1001) and free the port. Bounded by the close time-out; idempotent."""
         if self._server is None:
             return
-        self._server.close()
-        await self._server.wait_closed()
+        await self._entrance.close(self._server)
         if self._shedding:
             await asyncio.wait(self._shedding)
 

@@ -18,11 +18,21 @@ from flashblocks.wire.frames import FlashblockFrame, Frame
 class HistorySearch:
     """Asks one upstream after another over a link of its own; `found(arrivals)` is called at most once."""
 
-    def __init__(self, *, blocks: int, wait_s: float, bugs: FirstBug, found: Callable[[list[Arrival]], None]) -> None:
-        """Set the bounds: how many blocks are wanted, and how long each upstream has to give them."""
+    def __init__(
+        self,
+        *,
+        blocks: int,
+        wait_s: float,
+        give_up_s: float,
+        bugs: FirstBug,
+        found: Callable[[list[Arrival]], None],
+    ) -> None:
+        """Set the bounds: how many blocks are wanted, how long one upstream has to give them, and how long all have."""
         self.done = asyncio.Event()
         self._blocks = blocks
         self._wait_s = wait_s
+        self._give_up_s = give_up_s
+        self._give_up_at = 0.0
         self._bugs = bugs
         self._found = found
         self._first: Arrival | None = None
@@ -35,6 +45,7 @@ class HistorySearch:
         """Search among the candidates (number, URL); a follower is asked before the busy leader who sent `first`."""
         self._first = first
         self._candidates = sorted(candidates, key=lambda candidate: candidate[0] == first.upstream)
+        self._give_up_at = asyncio.get_running_loop().time() + self._give_up_s
         self._ask_next()
 
     async def close(self) -> None:
@@ -46,15 +57,18 @@ class HistorySearch:
 
     def _ask_next(self) -> None:
         self._end_link()
-        if not self._candidates or self._first is None:
+        loop = asyncio.get_running_loop()
+        if not self._candidates or self._first is None or loop.time() >= self._give_up_at:
             self.done.set()
             return
-        number, url = self._candidates.pop(0)
+        # To the end of the line: it may be down just now. One that answers in vain is taken out.
+        number, url = candidate = self._candidates.pop(0)
+        self._candidates.append(candidate)
         history = History(self._first, self._blocks)
         start = history.start
         self._link = FrameClient(url, partial(self._take, number, history), start=lambda: start, bugs=self._bugs)
         self._later(self._link.start())
-        self._timer = asyncio.get_running_loop().call_later(self._wait_s, self._ask_next)
+        self._timer = loop.call_later(self._wait_s, self._ask_next)
 
     def _take(self, number: int, history: History, frame: Frame) -> None:
         if self.done.is_set() or not isinstance(frame, FlashblockFrame):
@@ -64,6 +78,7 @@ class HistorySearch:
             self._end_link()
             self.done.set()
         elif history.fruitless:
+            self._candidates = [candidate for candidate in self._candidates if candidate[0] != number]
             self._ask_next()
 
     def _end_link(self) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, cast
 
 import brotli
 import msgspec
@@ -13,6 +14,7 @@ from websockets.typing import Subprotocol
 
 from actors.fanout import (
     BadQuery,
+    Entrance,
     Query,
     Routes,
     SubscriberConnection,
@@ -175,6 +177,7 @@ class Subscribers:
         self._routes = routes
         self._bugs = bugs
         self._server: Server | None = None
+        self._entrance = Entrance(ProxyConnection)
         self._plain: dict[Format, dict[ProxyConnection, None]] = {form: {} for form in subprotocols.values()}
         self._filtered: dict[ProxyConnection, None] = {}
         self._announced: dict[ProxyConnection, None] = {}
@@ -203,15 +206,14 @@ class Subscribers:
             close_timeout=close_timeout_s,
             max_size=client_message_bytes_max,
             write_limit=write_high_water_bytes,
-            create_connection=ProxyConnection,
+            create_connection=cast(Any, self._entrance),
         )
 
     async def close(self) -> None:
         """Say goodbye to everybody (1001) and free the port. Bounded by the close time-out; idempotent."""
         if self._server is None:
             return
-        self._server.close()
-        await self._server.wait_closed()
+        await self._entrance.close(self._server)
         if self._shedding:
             await asyncio.wait(self._shedding)
 

@@ -66,7 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     history_wait_ms: int = 500
     """How long one upstream has, after a start, to give the blocks before the first one delivered."""
     resume_wait_ms: int = 2_000
-    """How long a subscriber who resumes right after a start waits for that history."""
+    """How long the search for that history goes on, and a subscriber who resumes right after a start waits for it."""
     stale_after_ms: int = 10_000
     """`/readyz` says no when the last flashblock is older."""
 
@@ -78,7 +78,8 @@ class _Upstream:
         self.url = url
         self.link: FrameClient | None = None
         self.replay: FrameClient | None = None
-        self.spoke_frames = False
+        self.spoke_frames: bool | None = None
+        """Whether it spoke our sub-protocol when it was last connected; None before."""
         self.malformed = 0
 
 
@@ -123,10 +124,12 @@ class WebsocketProxy:
         self._history = HistorySearch(
             blocks=settings.backlog_blocks - 1,
             wait_s=settings.history_wait_ms / 1000,
+            give_up_s=settings.resume_wait_ms / 1000,
             bugs=self._bugs,
             found=self._on_history,
         )
         self._last_flashblock_at: float | None = None
+        self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._closings: set[asyncio.Task[None]] = set()
 
@@ -148,6 +151,7 @@ class WebsocketProxy:
 
     async def close(self) -> None:
         """Leave upstreams and subscribers. Bounded; idempotent."""
+        self._closing = True
         if self._timer is not None:
             self._timer.cancel()
         links = [link for up in self._upstreams for link in (up.link, up.replay) if link is not None]
@@ -174,7 +178,7 @@ class WebsocketProxy:
                 {
                     "url": upstream.url,
                     "connected": upstream.link is not None and upstream.link.connected,
-                    "frames": upstream.spoke_frames,
+                    "frames": bool(upstream.spoke_frames),
                     "messages": upstream.link.counters.received if upstream.link is not None else 0,
                 }
                 for upstream in self._upstreams
@@ -204,8 +208,11 @@ class WebsocketProxy:
         )
 
     def _resume_place(self, upstream: _Upstream) -> tuple[int, int] | None:
-        # A stream that is not ours does not know `?from=`, and might mind it.
-        return self._ordering.wanted if upstream.spoke_frames else None
+        # A stream that is not ours does not know `?from=`, and might mind it; a stranger is judged by its neighbours.
+        speaks = upstream.spoke_frames
+        if speaks is None:
+            speaks = any(other.spoke_frames for other in self._upstreams)
+        return self._ordering.wanted if speaks else None
 
     def _on_change(self, number: int, up: bool) -> None:
         upstream = self._upstreams[number]
@@ -214,6 +221,7 @@ class WebsocketProxy:
         if up:
             upstream.spoke_frames = upstream.link.speaks_frames
             self._ordering.upstream_up(number, upstream.spoke_frames)
+            self._act(self._ordering.tick(self._now()))  # it may be the one that can fill a gap
         else:
             self._act(self._ordering.upstream_down(number, self._now()))
 
@@ -248,6 +256,8 @@ class WebsocketProxy:
         self._act(decisions)
 
     def _act(self, decisions: list[Decision]) -> None:
+        if self._closing:
+            return  # losing every upstream is no news while we are leaving ourselves
         for decision in decisions:
             match decision:
                 case Deliver(arrival=arrival):
@@ -311,7 +321,7 @@ class WebsocketProxy:
         return asyncio.get_running_loop().time()
 
     def _begin_history(self, first: Arrival) -> None:
-        able = [(n, up.url) for n, up in enumerate(self._upstreams) if up.link is not None and up.link.speaks_frames]
+        able = [(number, upstream.url) for number, upstream in enumerate(self._upstreams) if upstream.spoke_frames]
         self._history.begin(first, able)
 
     def _on_history(self, arrivals: list[Arrival]) -> None:
@@ -324,7 +334,8 @@ class WebsocketProxy:
     async def _patience(self, query: Query) -> None:
         """Let one who resumes right after our start wait a moment for the history."""
         oldest = self._backlog.oldest
-        if query.start is None or self._history.done.is_set() or (oldest is not None and query.start >= oldest):
+        nothing_owed = query.start is None or (oldest is not None and query.start >= oldest)
+        if nothing_owed or self._history.done.is_set():
             return
         try:
             await asyncio.wait_for(self._history.done.wait(), self._settings.resume_wait_ms / 1000)

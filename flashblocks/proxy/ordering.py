@@ -115,6 +115,7 @@ class Ordering:
         self.last: Arrival | None = None
         self._seen: dict[Key, bytes] = {}
         self._held: dict[Key, Arrival] = {}
+        self._live: set[int] = set()
         self._resumable: dict[int, bool] = {}
         self._gap: _Gap | None = None
 
@@ -140,11 +141,12 @@ class Ordering:
 
     def upstream_up(self, upstream: int, resumable: bool) -> None:
         """Note that a link is up, and whether it understands `?from=`."""
+        self._live.add(upstream)
         self._resumable[upstream] = resumable
 
     def upstream_down(self, upstream: int, now: float) -> list[Decision]:
-        """Note that a link is lost; a gap nobody else can fill need not wait any longer."""
-        self._resumable.pop(upstream, None)
+        """Note that a link is lost. One that understands `?from=` may come back and fill a gap, another one cannot."""
+        self._live.discard(upstream)
         return self._advance(now)
 
     def arrive(self, arrival: Arrival, now: float) -> list[Decision]:
@@ -287,7 +289,7 @@ class Ordering:
         senders = {held.upstream for held in self._held.values()}
         answered = self._gap.answered if self._gap is not None else set()
         return any(
-            upstream not in answered and (resumable or upstream not in senders)
+            upstream not in answered if resumable else upstream in self._live and upstream not in senders
             for upstream, resumable in self._resumable.items()
         )
 
@@ -313,8 +315,9 @@ class Ordering:
         """Choose whom to ask: first whoever sent what comes after the gap, then the others."""
         asked = self._gap.asked if self._gap is not None else []
         senders = [held.upstream for _, held in sorted(self._held.items())]
-        candidates = [*dict.fromkeys(senders), *sorted(self._resumable)]
-        return next((u for u in candidates if self._resumable.get(u) and u not in asked), None)
+        candidates = [*dict.fromkeys(senders), *sorted(self._live)]
+        able = (upstream for upstream in candidates if upstream in self._live and self._resumable[upstream])
+        return next((upstream for upstream in able if upstream not in asked), None)
 
     def _ask(self, gap: _Gap, now: float) -> list[Decision]:
         upstream = self._next_to_ask()

@@ -10,7 +10,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.utils import accept_key
 
 from actors.fanout import LinkClientConnection, json_reply
-from actors.frame_link import FrameClient, FrameServer, frame_subprotocol, message_bytes_max
+from actors.frame_link import (
+    FrameClient,
+    FrameServer,
+    frame_subprotocol,
+    handshake_timeout_s,
+    message_bytes_max,
+)
 from flashblocks.wire.flashblock import (
     Flashblock,
     FlashblockBase,
@@ -157,9 +163,10 @@ async def test_a_stalled_handshake_keeps_nobody_waiting():
     await stalled.drain()
     async with connect(url) as listener:
         await listener.ping()
+    async with asyncio.timeout(handshake_timeout_s / 2):
+        await server.close()  # which does not wait for the handshake either
     stalled.close()
     await stalled.wait_closed()
-    await server.close()
 
 
 async def test_plain_http_on_the_same_port():

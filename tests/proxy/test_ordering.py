@@ -163,13 +163,23 @@ def test_an_asked_upstream_may_answer_in_the_epoch_of_the_past():
     assert feed(made, *answer) == [(7, 1), (7, 2), (8, 0)]
 
 
-def test_nobody_left_to_fill_a_gap_announces_it_at_once():
+def test_a_gap_that_nobody_can_ever_fill_is_announced_at_once():
     made = ordering(1, resumable=False)
     assert feed(made, arrival(7, 0), arrival(7, 2)) == [(7, 0), ("gap", 7, 1, 1), (7, 2)]
-    made = ordering(2)
-    feed(made, arrival(7, 0), arrival(8, 1))
-    assert shorten(made.upstream_down(0, 0.0)) == []
+    made = ordering(2, resumable=False)
+    assert feed(made, arrival(7, 0), arrival(8, 1)) == [(7, 0)]
     assert shorten(made.upstream_down(1, 0.0)) == [("gap", 7, 1, 1), ("gap", 8, 0, 0), (8, 1)]
+
+
+def test_an_upstream_that_went_away_may_come_back_and_fill_the_gap():
+    made = ordering(2)
+    feed(made, arrival(7, 0), arrival(7, 2))
+    for upstream in range(2):
+        assert shorten(made.upstream_down(upstream, 0.0)) == []
+    assert shorten(made.tick(0.9)) == []
+    made.upstream_up(1, True)
+    assert shorten(made.tick(0.95)) == [("ask", 1, (7, 1))]
+    assert feed(made, arrival(7, 1, upstream=1, replay=True), now=0.97) == [(7, 1), (7, 2)]
 
 
 def test_a_jump_over_whole_blocks_announces_the_first_missing_one():
