@@ -1,7 +1,8 @@
 """Pure rules that repair what the consensus library does with replicated entries and votes.
 
-PySyncObj cuts a follower's log wherever a message ends, even if the rest is the same log a little further on, and it
-has no pre-vote. Both are small decisions over a message and a log, so they are made here and tested as such.
+PySyncObj cuts a follower's log wherever a message ends, even if the rest is the same log a little further on; it lets
+a piece of a snapshot commit whatever log the follower has; and it has no pre-vote. These are small decisions over a
+message and a log, so they are made here and tested as such.
 """
 
 from __future__ import annotations
@@ -86,10 +87,13 @@ def repair_append(message: Message, log: Log) -> Repair:
     """Skip the entries the log already holds; cut only at a real conflict (Raft, section 5.3, receiver rule 3).
 
     What a majority has acknowledged must not vanish even for a moment: an old message, a retransmission of a part
-    or a heartbeat with an older position must leave the log after it alone. The commit index of such a message
-    counts only up to where the message itself proves that both logs agree.
+    or a heartbeat with an older position must leave the log after it alone. The commit index of a message counts
+    only up to where the message itself proves that both logs agree.
     """
-    previous, previous_term = message.get("prevLogIdx"), message.get("prevLogTerm")
+    if "prevLogIdx" not in message:
+        # A piece of a snapshot proves nothing about our log, yet the library would commit it as far as it goes.
+        return Repair({**message, "commit_index": 0}, keep_suffix=False)
+    previous, previous_term = message["prevLogIdx"], message["prevLogTerm"]
     if previous is None or "transmission" in message or term_at(log, previous) != previous_term:
         return Repair(message, keep_suffix=False)
     entries: Sequence[LogEntry] = message.get("entries") or ()

@@ -5,6 +5,7 @@ What is changed, and why (the library is 0.3.17, its private names are listed in
 - The log holds our own MessagePack commands; nothing is pickled, neither on the wire nor on disk.
 - A follower never forwards a command: a proposal on a node that does not lead is refused.
 - A follower's log is cut only at a real conflict (`replication.repair_append`).
+- A piece of a snapshot commits nothing (the library committed whatever a follower's log held there).
 - A position report of an earlier term is ignored: it could count entries that were overwritten since.
 - Elections begin with a pre-vote, so that a node that was cut off does not depose a healthy leader on its return,
   and begin at once when the leader's connection breaks, one survivor after the other.
@@ -56,6 +57,8 @@ PREVOTE_RETRY_S: Final = (0.04, 0.08)
 STALL_S: Final = 0.1
 """If the thread was away for so long, received messages are read before an election is considered."""
 
+NEVER: Final = float("inf")
+
 _PRIVATE: Final = (
     "raftState",
     "raftLeader",
@@ -65,7 +68,6 @@ _PRIVATE: Final = (
     "raftLastApplied",
     "raftCommitIndex",
     "raftMatchIndex",
-    "leaderCommitIndex",
     "transferInProgress",
     "connectedNodes",
     "lastResponseTime",
@@ -167,9 +169,11 @@ class Consensus(SyncObj):  # type: ignore[misc]
         self._rejoining_path = settings.data_dir / REJOINING_FILE
         self.rejoining = self._rejoining_path.exists()
         self.ledger = Ledger(settings.genesis_number, settings.genesis_hash)
-        self._ticked_at = monotonic()
+        self._ticked_at = self._deadline = monotonic()
         self._heard_leader_at = -1e9
         self._replayed_to = journal[-1][1] if len(journal) else 0
+        self._leader_committed: int | None = None
+        """The commit index the current leader announced last; the library's own notion is only what is proven."""
         self._prevote_round = 0
         self._prevote_began_at = 0.0
         self._prevotes: set[str] = set()
@@ -196,6 +200,8 @@ class Consensus(SyncObj):  # type: ignore[misc]
         self._SyncObj__serializer = self._snapshots
         self._SyncObj__needLoadDumpFile = False
         self._begin_from_disk()
+        # A fresh node knows of no leader; a pre-vote disturbs nobody, so it need not wait a whole time-out for one.
+        self._SyncObj__raftElectionDeadline = monotonic() + random.uniform(*PREVOTE_RETRY_S)
 
     def _make_transport(self, _library: object, _own: Node, others: set[Node]) -> _Hooks:
         self.transport = self._transport_class(self._settings, self._poller, monotonic)
@@ -222,13 +228,21 @@ class Consensus(SyncObj):  # type: ignore[misc]
             self._poller.poll(0.0)
             now = monotonic()
         self._ticked_at = now
-        self._consider_election(now)
         wait = self._settings.tick_period_s
+        may_stand = self._consider_election(now)
+        self._deadline = self._SyncObj__raftElectionDeadline
         if self._SyncObj__raftState != LEADER:
-            wait = min(wait, max(0.0, self._SyncObj__raftElectionDeadline - now))
+            wait = min(wait, max(0.0, self._deadline - now))
         if self._journal.entry_bytes > self._settings.compaction_bytes:
             self._SyncObj__forceLogCompaction = True
+        if may_stand:
+            self.doTick(wait)
+            return
+        # However long this thread is held up between here and there, the library must not stand for election.
+        self._SyncObj__raftElectionDeadline = NEVER
         self.doTick(wait)
+        if self._SyncObj__raftElectionDeadline == NEVER:
+            self._SyncObj__raftElectionDeadline = self._deadline
 
     def shut_down(self) -> None:
         """Close port, links, files and pipes."""
@@ -259,7 +273,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
         if self.role() == LEADER:
             first_own = self._SyncObj__noopIDx
             return first_own is not None and bool(applied >= max(first_own, self._SyncObj__raftCommitIndex))
-        committed = self._SyncObj__leaderCommitIndex
+        committed = self._leader_committed
         return self.leader_name() is not None and committed is not None and bool(applied >= committed)
 
     def match_index(self, node: str) -> int | None:
@@ -390,6 +404,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
             self.transport.send(node, {"type": "higher_term", "term": self._SyncObj__raftCurrentTerm})
             return
         self._heard_leader_at = monotonic()
+        self._leader_committed = message["commit_index"]
         entries = message.get("entries")
         if entries and entries[0][1] <= message["commit_index"]:
             self._replayed_to = max(self._replayed_to, min(entries[-1][1], message["commit_index"]))
@@ -428,19 +443,23 @@ class Consensus(SyncObj):  # type: ignore[misc]
         names = {peer.id for peer in self._SyncObj__connectedNodes}
         rank = election_rank(self._settings.node_id, node.id, names)
         soon = monotonic() + rank * self._settings.election_stagger_s
-        self._SyncObj__raftElectionDeadline = min(self._SyncObj__raftElectionDeadline, soon)
+        self._SyncObj__raftElectionDeadline = min(self._deadline, soon)
 
-    def _consider_election(self, now: float) -> None:
-        """When the deadline has passed, ask for pre-votes first; the library stands for election once they are won."""
-        overdue = self._SyncObj__raftElectionDeadline < now
-        if self._SyncObj__raftState == LEADER or not overdue or self._SyncObj__transferInProgress:
-            return
+    def _consider_election(self, now: float) -> bool:
+        """Whether the library may stand for election in this tick: its deadline has passed and pre-votes were won.
+
+        If the deadline has passed without them, they are asked for.
+        """
+        if self._SyncObj__raftState == LEADER or self._SyncObj__raftElectionDeadline >= now:
+            return False
         if self.rejoining:
             self._SyncObj__raftElectionDeadline = now + self._settings.raft_max_timeout_s
-        elif self._prevote_won or len(self._nodes) == 1:
+            return False
+        if self._SyncObj__transferInProgress or self._prevote_won or len(self._nodes) == 1:
             self._prevote_won = False
-        else:
-            self._ask_for_pre_votes(now)
+            return True
+        self._ask_for_pre_votes(now)
+        return False
 
     def _ask_for_pre_votes(self, now: float) -> None:
         self._prevote_round += 1

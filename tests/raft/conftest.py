@@ -14,6 +14,13 @@ from raft.settings import RaftSettings
 
 SMALL_SEGMENT_BYTES = 1024 * 1024
 WAIT_S = 20.0
+PATIENT = {
+    "raft_min_timeout_s": 1.2,
+    "raft_max_timeout_s": 1.5,
+    "leader_fallback_timeout_s": 1.0,
+    "connection_timeout_s": 2.5,
+}
+"""Time-outs under which a busy machine does not look like a dead leader; a closed connection counts at once."""
 
 
 class Group:
@@ -24,7 +31,7 @@ class Group:
         names = [f"n{number}" for number in range(members)]
         self.peers = dict(zip(names, (f"127.0.0.1:{port}" for port in free_ports(members)), strict=True))
         self.password = os.urandom(32)
-        self.changes = {"segment_bytes": SMALL_SEGMENT_BYTES, "free_space_bytes_min": 1, **changes}
+        self.changes = {"segment_bytes": SMALL_SEGMENT_BYTES, "free_space_bytes_min": 1, **PATIENT, **changes}
         self.nodes = {name: RaftNode(self.settings(name)) for name in names}
 
     def settings(self, name: str, **changes) -> RaftSettings:

@@ -65,6 +65,10 @@ class TestAppend:
         after, _, reported = receive(follower, repair_append(message(1, 1, leader[1:], term=3), follower))
         assert (after, reported) == (leader, 5)
 
+    def test_a_piece_of_a_snapshot_commits_nothing(self):
+        piece = {"type": "append_entries", "term": 2, "commit_index": 9, "serialized": [b"x", True, False]}
+        assert repair_append(piece, log(1, 1)) == Repair({**piece, "commit_index": 0}, keep_suffix=False)
+
     @pytest.mark.parametrize(("previous", "term"), [(9, 1), (2, 7), (0, 1)])
     def test_a_position_the_log_does_not_have_is_left_to_the_library(self, previous, term):
         given_ = message(previous, term, term=8)
