@@ -134,15 +134,16 @@ class TransactionPool:
     def best(self, base_fee: int, nonce_of: Callable[[bytes], int]) -> "BestTransactions":
         """What pays most first, at `base_fee` (wei), each sender's by nonce from `nonce_of(sender)` on.
 
-        A picture of this moment: what arrives while it is read is in the next one.
+        A picture of this moment: what arrives while it is read is in the next one. Nonces are asked for only of
+        senders that come up, so a sender whose first transaction is already in the block comes up at that one's tip.
         """
         return BestTransactions(self._queues, base_fee, nonce_of)
 
     def set_head(self, head: PoolHead, now: float, senders: Iterable[bytes] = ()) -> list[Transaction]:
         """Move to a new head; drops and returns what can never be included there any more.
 
-        `senders` are those whose transactions the new blocks hold; all others' queues cannot have gone stale but for
-        transactions that arrived around a reorg, which the builder passes over and the sweep finds.
+        `senders` are those whose transactions the new blocks hold; others go stale rarely (a call took their money,
+        a reorg), the builder passes over them, and a sweep over all finds them now and then.
         """
         self.head = head
         self._heads_seen += 1
@@ -240,12 +241,23 @@ class TransactionPool:
         queue = self._queues.get(sender)
         if queue is None:
             return []
-        nonce = self.head.state.nonce(sender)
-        stale = [pooled for each, pooled in queue.items() if each < nonce]
+        account = self.head.state.account(sender)
+        nonce, balance = (account.nonce, account.balance) if account else (0, 0)
+        gas_limit = self.head.header.gas_limit
+        stale = [
+            pooled
+            for each, pooled in queue.items()
+            if each < nonce or pooled.cost > balance or pooled.tx.gas_limit > gas_limit
+        ]
         if expire:
             reachable = self.next_nonce(sender, nonce)
             latest = now - self.limits.waiting_s_max
-            stale += [pooled for each, pooled in queue.items() if each >= reachable and pooled.arrived < latest]
+            gone = {pooled.tx.hash for pooled in stale}
+            stale += [
+                pooled
+                for each, pooled in queue.items()
+                if each >= reachable and pooled.arrived < latest and pooled.tx.hash not in gone
+            ]
         for pooled in stale:
             self._remove(pooled)
         return [pooled.tx for pooled in stale]
@@ -318,9 +330,11 @@ class BestTransactions:
         self._queues = queues
         self._base_fee = base_fee
         self._heap: list[tuple[int, int, Pooled]] = []
-        for sender, queue in queues.items():
-            pooled = queue.get(nonce_of(sender))
-            if pooled is not None and (tip := effective_tip(pooled.tx, base_fee)) >= 0:
+        self._nonce_of = nonce_of
+        self._checked: set[bytes] = set()  # senders whose entry in the heap is known to have the right nonce
+        for queue in queues.values():
+            pooled = queue[min(queue)]
+            if (tip := effective_tip(pooled.tx, base_fee)) >= 0:
                 self._heap.append((-tip, pooled.order, pooled))
         heapify(self._heap)
         self._last: Pooled | None = None
@@ -332,14 +346,28 @@ class BestTransactions:
     def __next__(self) -> Transaction:
         """The next transaction; the one before it counts as included unless its sender was invalidated."""
         last, self._last = self._last, None
-        if last is not None and last.tx.sender not in self._invalid:
-            following = self._queues.get(last.tx.sender, {}).get(last.tx.nonce + 1)
-            if following is not None and (tip := effective_tip(following.tx, self._base_fee)) >= 0:
-                heappush(self._heap, (-tip, following.order, following))
-        if not self._heap:
-            raise StopIteration
-        self._last = heappop(self._heap)[2]
-        return self._last.tx
+        if last is not None:
+            self._push(last.tx.sender, last.tx.nonce + 1)
+        while self._heap:
+            pooled = heappop(self._heap)[2]
+            sender = pooled.tx.sender
+            if sender not in self._checked:
+                self._checked.add(sender)
+                nonce = self._nonce_of(sender)
+                if nonce != pooled.tx.nonce:
+                    self._push(sender, nonce)
+                    continue
+            if sender not in self._invalid:
+                self._last = pooled
+                return pooled.tx
+        raise StopIteration
+
+    def _push(self, sender: bytes, nonce: int) -> None:
+        pooled = self._queues.get(sender, {}).get(nonce)
+        if pooled is None or sender in self._invalid:
+            return
+        if (tip := effective_tip(pooled.tx, self._base_fee)) >= 0:
+            heappush(self._heap, (-tip, pooled.order, pooled))
 
     def invalidate(self, sender: bytes) -> None:
         """A transaction of this sender was not included: leave out everything of the sender that comes after it."""

@@ -274,6 +274,19 @@ def test_a_new_head_drops_what_it_holds_and_a_reorg_brings_it_back() -> None:
     pool.check()
 
 
+def test_what_can_no_longer_be_paid_or_fitted_is_dropped() -> None:
+    pool = pool_of()
+    dear, wide, fine = signed(0, 0, value=ETHER // 2), signed(1, 0, gas=25_000_000, cap=10**9), signed(2, 0)
+    for tx in (dear, wide, fine):
+        pool.add(tx, 0.0)
+    poorer = head_of(state_of(balance=ETHER // 4))
+    assert pool.set_head(poorer, 1.0, [address(0), address(2)]) == [dear]
+    small = msgspec.structs.replace(poorer, header=msgspec.structs.replace(HEADER, gas_limit=20_000_000))
+    assert pool.set_head(small, 2.0, [address(1)]) == [wide]
+    assert list(pool.transactions()) == [fine]
+    pool.check()
+
+
 def test_what_waits_too_long_is_dropped() -> None:
     pool = pool_of(waiting_s_max=10)
     pool.add(signed(0, 5), 0.0)
