@@ -12,6 +12,10 @@ from flashblocks.execution.state import WorldState
 BLOCK_HASH_WINDOW_BLOCKS = 256
 BLOB_BASE_FEE = 1  # wei; OP blocks carry no blobs, so the excess blob gas is always 0 (EIP-4844)
 
+# Opcodes that may be compiled between two seals; at about 6 µs each this is some 120 ms. Code beyond it is interpreted,
+# and a deadline is checked after every trace.
+COMPILE_BUDGET_OPS = 20_000
+
 BlockHashes = Callable[[int], bytes | None] | Mapping[int, bytes]
 """The hashes that BLOCKHASH can see: number → hash, as a mapping or a function (None: unknown, BLOCKHASH gives zero).
 
@@ -76,6 +80,7 @@ class BlockState(Journal):
         self.blob_base_fee = BLOB_BASE_FEE
         self.deadline: float | None = None
         self.clock: Callable[[], float] | None = None
+        self.compile_budget_ops = COMPILE_BUDGET_OPS
 
     def get_ancestor_hash(self, number: int) -> bytes:
         """BLOCKHASH: empty for what is out of reach (py-evm pushes it as zero)."""

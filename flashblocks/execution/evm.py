@@ -9,9 +9,7 @@ from typing import Any
 
 import eth_hash.auto
 from eth.exceptions import (
-    Halt,
     InsufficientFunds,
-    InvalidInstruction,
     OutOfGas,
     ReservedBytesInCode,
     VMError,
@@ -31,6 +29,8 @@ from flashblocks.execution import precompiles
 from flashblocks.execution.block_state import BlockState
 from flashblocks.execution.chain_spec import HOLOCENE, ISTHMUS, JOVIAN, Rules
 from flashblocks.execution.code import NO_CODE, Code
+from flashblocks.execution.compiler import program
+from flashblocks.execution.compiler.runtime import grow
 from flashblocks.execution.errors import OutOfTime
 from flashblocks.execution.keccak import keccak256
 
@@ -46,13 +46,11 @@ GAS_NEW_ACCOUNT = 25_000
 GAS_CODE_DEPOSIT_BYTE = 200
 CODE_SIZE_LIMIT_BYTES = 24_576  # EIP-170
 INITCODE_SIZE_LIMIT_BYTES = 49_152  # EIP-3860
-MEMORY_LIMIT_WORDS = 1 << 26
 
 GAS_SELFDESTRUCT = 5_000
 
 CALL, CALLCODE, DELEGATECALL, STATICCALL = 0xF1, 0xF2, 0xF4, 0xFA
 SELFDESTRUCT = 0xFF
-CLOCK_EVERY_OPS = 256
 
 sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT_FRAMES))
 # py-evm hashes through eth_hash, whose default back end takes ten times as long.
@@ -299,34 +297,8 @@ class Frame(PragueComputation):  # type: ignore[misc]
             raise OutOfTime("execution deadline passed")
 
     def run(self) -> None:
-        """Interpret the code with py-evm's opcodes."""
-        opcodes = self.opcodes
-        left = CLOCK_EVERY_OPS
-        try:
-            for op in self.code:
-                function = opcodes.get(op)
-                if function is None:
-                    raise InvalidInstruction(f"invalid opcode 0x{op:x}")
-                function(computation=self)
-                left -= 1
-                if not left:
-                    left = CLOCK_EVERY_OPS
-                    self.check_deadline()
-        except Halt:
-            pass
-
-
-def grow_memory(gas: int, memory: bytearray, end: int) -> int:
-    """Extend memory to `end` bytes; gives the gas left after the charge (yellow paper, C_mem)."""
-    before = (len(memory) + 31) >> 5
-    after = (end + 31) >> 5
-    if after > MEMORY_LIMIT_WORDS:
-        raise OutOfGas("memory")
-    gas -= 3 * (after - before) + (after * after >> 9) - (before * before >> 9)
-    if gas < 0:
-        raise OutOfGas("memory")
-    memory.extend(bytes((after << 5) - len(memory)))
-    return gas
+        """Run the code: compiled where the budget allows, with py-evm's opcodes elsewhere."""
+        program.run(self, call)
 
 
 def call(
@@ -349,9 +321,9 @@ def call(
         raise WriteProtection("CALL with value in a static context")
     memory = frame._memory._bytes
     if input_size and input_at + input_size > len(memory):
-        gas = grow_memory(gas, memory, input_at + input_size)
+        gas = grow(gas, memory, input_at + input_size)
     if output_size and output_at + output_size > len(memory):
-        gas = grow_memory(gas, memory, output_at + output_size)
+        gas = grow(gas, memory, output_at + output_size)
     data = bytes(memory[input_at : input_at + input_size]) if input_size else b""
 
     address = (target & ((1 << 160) - 1)).to_bytes(20, "big")

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from flashblocks.execution import trie
-from flashblocks.execution.block_state import BlockHashes, BlockState, Environment
+from flashblocks.execution.block_state import COMPILE_BUDGET_OPS, BlockHashes, BlockState, Environment
 from flashblocks.execution.chain_spec import ChainSpec
 from flashblocks.execution.errors import InvalidAttributes, InvalidTransaction
 from flashblocks.execution.fees import (
@@ -255,6 +255,7 @@ class OpenBlock:
     def seal(self) -> Sealed:
         """The valid block of everything appended so far, and the state after it. Appending may go on afterwards."""
         self._extend_tries()
+        self._state.compile_budget_ops = COMPILE_BUDGET_OPS
         state = self._state.world()
         progress = self._progress
         rules = self._state.environment.rules

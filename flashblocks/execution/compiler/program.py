@@ -1,0 +1,273 @@
+"""The compiled traces of one contract code, and the loop that runs a frame through them.
+
+Compiling costs time that nobody pays gas for, so it is budgeted: a block has a number of opcodes it may compile
+(`BlockState.compile_budget_ops`), and code met beyond that runs on py-evm's own opcodes, exactly but slower. Traces
+cost memory, so there is a bound on all of them together, and the oldest programs are dropped first. The cache is the
+process's: a program depends on nothing but the code.
+"""
+
+import marshal
+import sys
+from collections.abc import Callable
+from types import CodeType
+from typing import Any
+
+import msgspec
+from eth.exceptions import Halt, InvalidInstruction, InvalidJumpDestination, OutOfGas, Revert
+
+from flashblocks.execution.block_state import BlockState
+from flashblocks.execution.code import Code
+from flashblocks.execution.compiler import runtime
+from flashblocks.execution.compiler.opcodes import JUMP, JUMPI
+from flashblocks.execution.compiler.trace import TRACE_LIMIT_OPS, TraceBuilder
+
+# Compiling a trace takes as long as some twenty visits on py-evm's opcodes, and half of all traces are visited once.
+HOT_VISITS = 2
+# Beyond the budget only loops are compiled, and short traces of them: an attacker who makes many then gains little.
+HOT_VISITS_BEYOND_BUDGET = 16
+TRACE_LIMIT_OPS_BEYOND_BUDGET = 64
+VISIT_BYTES = 100
+TRACE_BYTES_PER_OP = 150  # measured, CPython 3.11
+TRACE_CACHE_LIMIT_BYTES = 160 << 20
+CLOCK_EVERY_TRACES = 64
+CLOCK_EVERY_STEPS = 256
+
+COMPILER_VERSION = 1  # raise it with every change to the traces' source
+DUMP_HEAD = f"evm traces {COMPILER_VERSION} {sys.implementation.cache_tag} {sys.hexversion:x}\n".encode()
+
+TraceFunction = Callable[..., int]
+
+
+class Program:
+    """The traces of one code."""
+
+    __slots__ = ("code", "compiled", "destinations", "namespace", "opcodes", "ops", "traces", "visits")
+
+    def __init__(self, code: Code, opcodes: dict[int, Any], call: Callable[..., tuple[int, int]]) -> None:
+        self.code = code.raw
+        self.destinations = code.jump_destinations
+        self.opcodes = opcodes
+        self.traces: dict[int, TraceFunction] = {}
+        self.compiled: dict[int, CodeType] = {}
+        self.visits: dict[int, int] = {}
+        self.ops = 0
+        self.namespace = {
+            **_NAMES,
+            "CODE": self.code,
+            "DESTINATIONS": self.destinations,
+            "OPCODES": opcodes,
+            "call": call,
+        }
+
+    def restore(self, ops: int, stored: dict[int, bytes]) -> None:
+        """Take over traces that another process compiled."""
+        self.ops = ops
+        for start, marshalled in stored.items():
+            compiled = self.compiled[start] = marshal.loads(marshalled)
+            self.traces[start] = link(compiled, self.namespace)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the program takes in memory, about."""
+        return len(self.code) + TRACE_BYTES_PER_OP * self.ops + VISIT_BYTES * len(self.visits)
+
+    def visit(self, start: int, state: BlockState) -> TraceFunction | None:
+        """The trace at `start` once it is worth compiling, None while it is not."""
+        visits = self.visits.get(start, 0) + 1
+        if state.compile_budget_ops > 0:
+            cache.drop_provisional()
+            if visits >= HOT_VISITS:
+                return self.compile(start, state, TRACE_LIMIT_OPS)
+        elif visits >= HOT_VISITS_BEYOND_BUDGET:
+            cache.provisional.append((self, start))
+            return self.compile(start, state, TRACE_LIMIT_OPS_BEYOND_BUDGET)
+        if visits == 1:
+            cache.grew(VISIT_BYTES)
+        self.visits[start] = visits
+        return None
+
+    def compile(self, start: int, state: BlockState, limit_ops: int) -> TraceFunction:
+        """Compile the trace at `start` out of the block's budget."""
+        trace = TraceBuilder(self.code, self.destinations, start, self.opcodes, limit_ops).build()
+        state.compile_budget_ops -= trace.ops
+        compiled = self.compiled[start] = compile(trace.source, f"<evm:{start}>", "exec")
+        function = self.traces[start] = link(compiled, self.namespace)
+        self.ops += trace.ops
+        cache.grew(TRACE_BYTES_PER_OP * trace.ops)
+        return function
+
+
+class TraceCache:
+    """All programs of the process by code hash, the oldest dropped when they take too much memory."""
+
+    def __init__(self, limit_bytes: int = TRACE_CACHE_LIMIT_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self.programs: dict[bytes, Program] = {}
+        self.provisional: list[tuple[Program, int]] = []  # short traces, made beyond a budget
+        self.stored: dict[bytes, tuple[int, dict[int, bytes]]] = {}  # loaded, not met yet
+        self._size_bytes = 0
+
+    def program_of(self, code: Code, opcodes: dict[int, Any], call: Callable[..., tuple[int, int]]) -> Program:
+        """The one program of a code (every supported fork has the same opcodes and prices)."""
+        program: Program | None = code.programs
+        if program is None:
+            program = self.programs.get(code.hash)
+            if program is None:
+                program = self.programs[code.hash] = Program(code, opcodes, call)
+                if code.hash in self.stored:
+                    program.restore(*self.stored.pop(code.hash))
+                self.grew(program.size_bytes)
+            code.programs = program
+        return program
+
+    def drop_provisional(self) -> None:
+        """There is budget again: short traces make room for whole ones when they are next run."""
+        for program, start in self.provisional:
+            program.traces.pop(start, None)
+            program.compiled.pop(start, None)
+        self.provisional.clear()
+
+    def grew(self, size_bytes: int) -> None:
+        """Count what was added; above the limit, drop the oldest programs until half of it is free again.
+
+        A dropped program loses its traces, so that codes which still point to it hold no memory; a frame that is
+        running on it goes on and compiles what it meets again.
+        """
+        self._size_bytes += size_bytes
+        if self._size_bytes <= self.limit_bytes:
+            return
+        for code_hash in list(self.programs):
+            if self._size_bytes <= self.limit_bytes // 2:
+                break
+            program = self.programs.pop(code_hash)
+            self._size_bytes -= program.size_bytes
+            program.traces.clear()
+            program.compiled.clear()
+            program.visits.clear()
+            program.ops = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """What all programs take, about."""
+        return self._size_bytes
+
+    def dump(self) -> bytes:
+        """All traces, for `load` in another process with the same interpreter and the same compiler."""
+        traces = {
+            code_hash: (program.ops, {start: marshal.dumps(compiled) for start, compiled in program.compiled.items()})
+            for code_hash, program in self.programs.items()
+            if program.compiled
+        }
+        return DUMP_HEAD + msgspec.msgpack.encode(traces)
+
+    def load(self, dump: bytes) -> bool:
+        """Take over the traces of a dump; False, and nothing taken, where it is of another version.
+
+        A trace is Python byte code: load only what this user's own processes wrote.
+        """
+        if not dump.startswith(DUMP_HEAD):
+            return False
+        self.stored = msgspec.msgpack.decode(dump[len(DUMP_HEAD) :], type=dict[bytes, tuple[int, dict[int, bytes]]])
+        return True
+
+
+cache = TraceCache()
+
+
+def link(compiled: Any, namespace: dict[str, Any]) -> TraceFunction:
+    """The function that a trace's module defines."""
+    names = dict(namespace)
+    exec(compiled, names)
+    trace: TraceFunction = names["trace"]
+    return trace
+
+
+def run(frame: Any, call: Callable[..., tuple[int, int]]) -> None:
+    """Run a frame to its end; its errors are raised."""
+    message = frame.msg
+    state = frame.state
+    program = cache.program_of(message.code, frame.opcodes, call)
+    traces = program.traces
+    stack, meter, memory = frame._stack.values, frame._gas_meter, frame._memory._bytes
+    me = message.storage_address
+    left = CLOCK_EVERY_TRACES
+    pc = 0
+    try:
+        while pc >= 0:
+            trace = traces.get(pc)
+            if trace is None:
+                trace = program.visit(pc, state)
+                if trace is not None:  # compiling took time
+                    frame.check_deadline()
+            pc = step_by_step(frame, pc) if trace is None else trace(frame, stack, meter, memory, state, message, me)
+            left -= 1
+            if not left:
+                left = CLOCK_EVERY_TRACES
+                frame.check_deadline()
+    except Halt:
+        pass
+
+
+def step_by_step(frame: Any, pc: int) -> int:
+    """py-evm's own opcodes from `pc` to the next jump that is taken; gives where it leads (STOP and RETURN raise Halt).
+
+    The exact way for whatever no trace fits: a stack too low or too high, and code beyond the compile budget.
+    """
+    stream = frame.code
+    stream.program_counter = pc
+    values = frame._stack.values
+    opcodes = frame.opcodes
+    left = CLOCK_EVERY_STEPS
+    for opcode in stream:
+        function = opcodes.get(opcode)
+        if function is None:
+            raise InvalidInstruction(f"invalid opcode 0x{opcode:x}")
+        before = stream.program_counter
+        function(computation=frame)
+        left -= 1
+        if not left:
+            left = CLOCK_EVERY_STEPS
+            frame.check_deadline()
+        if opcode in (JUMP, JUMPI) and stream.program_counter != before:
+            break
+    for index, value in enumerate(values):
+        if type(value) is not int:
+            values[index] = int.from_bytes(value, "big")
+    return int(stream.program_counter)
+
+
+_NAMES: dict[str, Any] = {
+    "InvalidInstruction": InvalidInstruction,
+    "InvalidJumpDestination": InvalidJumpDestination,
+    "OutOfGas": OutOfGas,
+    "Revert": Revert,
+    "WORD_MAX": runtime.WORD_MAX,
+    "SIGN_BIT": runtime.SIGN_BIT,
+    "step_by_step": step_by_step,
+    **{
+        function.__name__: function
+        for function in (
+            runtime.grow,
+            runtime.sdiv,
+            runtime.smod,
+            runtime.signextend,
+            runtime.sar,
+            runtime.keccak,
+            runtime.copy_in,
+            runtime.return_data_copy,
+            runtime.memory_copy,
+            runtime.exponent_gas,
+            runtime.read_memory,
+            runtime.sload,
+            runtime.sstore,
+            runtime.tload,
+            runtime.tstore,
+            runtime.log,
+            runtime.balance,
+            runtime.code_size,
+            runtime.code_hash,
+            runtime.word_at,
+            runtime.to_int,
+        )
+    },
+}
