@@ -8,11 +8,13 @@ from typing import Any
 
 import orjson
 
+import orjson
+
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 
 STATUS_S_MAX = 1.0
+STATUS_PATH = "/status"  # a websocket-proxy speaks no JSON-RPC
 HTTP_OK = 200
-NO_JSON_RPC = (400, 404, 405, 426)  # what a WebSocket server answers to a POST
 # Where each component of a group answers `flashblocks_status` (rollup-boost: its engine port wants a JWT).
 STATUS_DOOR = {"op-node": "rpc", "conductor": "rpc", "rollup-boost": "debug", "builder": "rpc", "fallback-el": "rpc"}
 
@@ -26,7 +28,7 @@ class Asker:
     async def look(self, endpoints: Mapping[str, Any]) -> dict[str, Any]:
         """The endpoints with a ``status`` beside every component (None where it does not answer), and the leader."""
         entries = list(components(endpoints))
-        statuses = await asyncio.gather(*(self.status(url) for _, _, _, url in entries))
+        statuses = await asyncio.gather(*(self.status(url, component) for _, component, _, url in entries))
         answered = iter(statuses)
         groups = [
             {
@@ -50,24 +52,18 @@ class Asker:
             "data_dir": endpoints["data_dir"],
         }
 
-    async def status(self, url: str) -> dict[str, Any] | None:
+    async def status(self, url: str, component: str = "") -> dict[str, Any] | None:
         """What the component at *url* says of itself, None when it does not answer in time."""
         client = self._clients.setdefault(url, RpcClient(url, timeout_s=STATUS_S_MAX))
         try:
-            found = await client.call("flashblocks_status")
-        except RpcRefused as error:
-            return await self._plain_status(client) if error.code in NO_JSON_RPC else None
-        except RpcUnknown:
+            if component == "websocket-proxy":  # it has no JSON-RPC
+                code, body = await client.get("/status")
+                found = orjson.loads(body) if code == HTTP_OK else None
+            else:
+                found = await client.call("flashblocks_status")
+        except (RpcRefused, RpcUnknown):
             return None
         return found if isinstance(found, dict) else None
-
-    async def _plain_status(self, client: RpcClient) -> dict[str, Any] | None:
-        """A websocket-proxy has no JSON-RPC: it answers GET /status."""
-        try:
-            code, body = await client.get("/status")
-        except RpcUnknown:
-            return None
-        return dict(orjson.loads(body)) if code == HTTP_OK else None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -82,7 +78,8 @@ def components(endpoints: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping
     kinds = {"proxies": "websocket-proxy", "rpc_nodes": "rpc-node", "ingress": "ingress"}
     for key, component in kinds.items():
         for entry in endpoints[key]:
-            yield entry["name"], component, entry, entry["http"]
+            path = STATUS_PATH if key == "proxies" else ""
+            yield entry["name"], component, entry, entry["http"] + path
 
 
 def leader_of(groups: list[dict[str, Any]]) -> dict[str, Any] | None:
