@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from actors.payload_source import UnknownPayload
-from flashblocks.execution.errors import InvalidAttributes, InvalidTransaction
+from flashblocks.execution.errors import InvalidAttributes, InvalidTransaction, OutOfTime
 from flashblocks.execution.fees import l1_gas_used
 from flashblocks.execution.header import Header
 from flashblocks.execution.open_block import OpenBlock, Sealed
@@ -23,6 +23,7 @@ BUILDS_MAX = 4
 FILL_SLICE_S = 0.010  # the sockets get a turn after this much work
 FILL_PAUSE_S = 0.200  # between looks at the pool
 LAST_FILL_S = 0.030
+TRANSACTION_S_MAX = 0.200
 BUILD_LIFETIME_S = 20.0
 L1_GAS_PER_BYTE = 16
 
@@ -61,7 +62,7 @@ class PlainBuild:
 
     async def _fill_once(self) -> None:
         paused = time.perf_counter()
-        for _ in self._added():
+        for _ in self._added(TRANSACTION_S_MAX):
             if time.perf_counter() - paused > FILL_SLICE_S:
                 await asyncio.sleep(0)
                 paused = time.perf_counter()
@@ -69,20 +70,24 @@ class PlainBuild:
     def fill_rest(self, seconds: float) -> None:
         """Add from the pool for at most `seconds`, without a pause: the payload is about to be taken."""
         deadline = time.perf_counter() + seconds
-        for _ in self._added():
+        for _ in self._added(seconds):
             if time.perf_counter() > deadline:
                 return
 
-    def _added(self) -> Iterator[None]:
-        """Try the pool's transactions in the order in which they pay; yields after each."""
+    def _added(self, transaction_s_max: float) -> Iterator[None]:
+        """Try the pool's transactions in the order in which they pay; yields after each.
+
+        One that runs longer than `transaction_s_max` is left out, for a block that has more time.
+        """
         best = self.client.pool.best(self.block.base_fee, self.block.state.get_nonce)
         for tx in best:
             try:
                 if self._fits(tx):
-                    self.block.append(tx)
+                    deadline = time.perf_counter() + transaction_s_max
+                    self.block.append(tx, deadline=deadline, clock=time.perf_counter)
                 else:
                     best.invalidate(tx.sender)
-            except InvalidTransaction:
+            except (InvalidTransaction, OutOfTime):
                 best.invalidate(tx.sender)
             yield
 
