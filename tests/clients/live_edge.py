@@ -34,8 +34,9 @@ class LiveEdge:
         self._ready = threading.Event()
         self._stop: asyncio.Event | None = None
         self._error: BaseException | None = None
-        self._pause = False
+        self._pause_at = float("inf")
         self._pause_s = 0.0
+        self._pause_every_s: float | None = None
         self._thread = threading.Thread(target=self._main, name="live edge")
 
     def start(self) -> None:
@@ -60,10 +61,10 @@ class LiveEdge:
 
         return asyncio.run_coroutine_threadsafe(run(), self._loop).result(10)
 
-    def pause(self, seconds: float) -> None:
-        """The leader dies between two blocks, and for a while nobody shows anything."""
-        self._pause_s = seconds
-        self._pause = True
+    def pause(self, seconds: float, every_s: float | None = None) -> None:
+        """The leader dies in mid-block and for a while nobody shows anything; once, or again and again."""
+        self._pause_s, self._pause_every_s = seconds, every_s
+        self._pause_at = time.monotonic() if seconds else float("inf")
 
     def _main(self) -> None:
         try:
@@ -115,8 +116,9 @@ class LiveEdge:
             for turn in range(10):
                 await asyncio.sleep(max(0.0, began + FLASHBLOCK_S * (turn + 1) - time.monotonic()))
                 self.sequencer.flashblock()
-                if self._pause and turn == 4:
-                    self._pause = False
+                if time.monotonic() >= self._pause_at and turn == 4:
+                    every_s = self._pause_every_s
+                    self._pause_at = float("inf") if every_s is None else time.monotonic() + every_s
                     await asyncio.sleep(self._pause_s)
                     self.sequencer.epoch += 1  # the next leader goes on with the same block
             await self.sequencer.seal()
