@@ -73,6 +73,11 @@ def _split(component: str) -> tuple[str, str]:
     return module, name
 
 
+def module_of(component: str) -> str:
+    """The module *component* lives in."""
+    return _split(component)[0]
+
+
 def display_name(component: str) -> str:
     """The name used in logs: the component's own, or the class of one outside the table."""
     return component.rpartition(":")[2]

@@ -66,7 +66,7 @@ class ComponentActor:
         return found
 
     def _main(self) -> None:
-        _spare_imports()
+        spare_imports()
         from actors.process import display_name
         from tracing.logs import forward_standard_library, get_logger
 
@@ -100,6 +100,6 @@ class ComponentActor:
         log.info("serving", pid=os.getpid(), cpu_s=round(time.process_time(), 3))
 
 
-def _spare_imports() -> None:
+def spare_imports() -> None:
     """Keep structlog from importing rich for coloured tracebacks nobody sees here: 0.1 s in each of 29 workers."""
     sys.modules.setdefault("rich", None)  # type: ignore[arg-type]

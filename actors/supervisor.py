@@ -25,6 +25,7 @@ import orjson
 
 from actors import data_directory
 from actors.endpoints import ENDPOINTS_FILE, describe
+from actors.fork_workers import ForkedWorkers
 from actors.plan import ComponentPlan
 from actors.run_directory import RunDirectory, clean_after_crash
 from actors.starter import DETACH_WORD, StartOrder
@@ -63,6 +64,7 @@ class Supervisor:
         # Ray's processes die with the thread that started them, so one thread does it and lives to the end.
         self._ray_thread = ThreadPoolExecutor(1, thread_name_prefix="ray")
         self._cluster: Any = None
+        self._forked: ForkedWorkers | None = None
         self._chain: dict[str, Any] = {}
         self._pids: dict[str, int] = {}
         self._restarts: dict[str, int] = {}
@@ -129,8 +131,10 @@ class Supervisor:
             from actors.cluster import Cluster
 
             self._cluster = Cluster(self._directory.ray, self._data_dir, self._order.options.log_level)
-            self._cluster.start(len(self._order.plan))
+            with forked.in_place_of_the_interpreter():
+                self._cluster.start(len(self._order.plan))
 
+        self._forked = forked = ForkedWorkers(self._directory.path, self._order.plan)
         await self._in_ray_thread(start)
         self._progress.tell("ray-up")
 
@@ -199,6 +203,8 @@ class Supervisor:
         if self._cluster is not None:
             await self._bounded(self._cluster.stop_components(STOP_COMPONENTS_S_MAX))
             await self._bounded(self._in_ray_thread(self._cluster.shutdown))
+        if self._forked is not None:
+            self._forked.end()
         self._progress.tell("ended")
 
     async def _bounded(self, step: Awaitable[Any]) -> None:

@@ -6,8 +6,9 @@ A client that starts building or judging must not pay that in its first block, w
 from __future__ import annotations
 
 from flashblocks.execution.accounts import TEST_ACCOUNTS
-from flashblocks.execution.chain import Chain
+from flashblocks.execution.chain import Chain, ChainBlock
 from flashblocks.execution.errors import ExecutionError
+from flashblocks.execution.genesis import default_genesis, load_genesis
 from flashblocks.execution.open_block import OpenBlock
 from flashblocks.execution.transaction import encode_deposit
 from flashblocks.wire.engine import PayloadAttributes
@@ -40,3 +41,9 @@ def warm_up(chain: Chain) -> None:
         block.seal()
     except ExecutionError:
         pass  # only the modules were wanted
+
+
+def warm_up_process() -> None:
+    """Warm this process up on a chain made for it alone: what is forked from it afterwards is warm too."""
+    spec, block, state = load_genesis(default_genesis())
+    warm_up(Chain(spec, ChainBlock(block.header, (), (), state)))

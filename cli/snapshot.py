@@ -8,12 +8,9 @@ from typing import Any
 
 import orjson
 
-import orjson
-
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 
 STATUS_S_MAX = 1.0
-STATUS_PATH = "/status"  # a websocket-proxy speaks no JSON-RPC
 HTTP_OK = 200
 # Where each component of a group answers `flashblocks_status` (rollup-boost: its engine port wants a JWT).
 STATUS_DOOR = {"op-node": "rpc", "conductor": "rpc", "rollup-boost": "debug", "builder": "rpc", "fallback-el": "rpc"}
@@ -78,8 +75,7 @@ def components(endpoints: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping
     kinds = {"proxies": "websocket-proxy", "rpc_nodes": "rpc-node", "ingress": "ingress"}
     for key, component in kinds.items():
         for entry in endpoints[key]:
-            path = STATUS_PATH if key == "proxies" else ""
-            yield entry["name"], component, entry, entry["http"] + path
+            yield entry["name"], component, entry, entry["http"]
 
 
 def leader_of(groups: list[dict[str, Any]]) -> dict[str, Any] | None:
