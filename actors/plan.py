@@ -265,6 +265,7 @@ class _Wiring:
             "stream_urls": self._stream_urls(),
             "execution_urls": self._execution_urls(),
             "ingress_urls": [self._http(ingress) for ingress in self.ports.ingresses],
+            "flashblock_time_ms": self.options.flashblock_time_ms,
         }
         addresses = {"http": self._http(port), "ws": self._ws(port)}
         return self._plan("rpc-node", f"rpc-{index}", index, addresses, settings)
