@@ -29,6 +29,7 @@ from flashblocks.proxy.admission import Door, Format, find_door, pick_subprotoco
 from flashblocks.proxy.filters import Touched
 from flashblocks.proxy.foreign import Foreign
 from flashblocks.proxy.limits import Limits, Refused, Ticket, client_ip
+from flashblocks.proxy.ordering import Arrival
 from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.flashblock_json import encode_json
 from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame, encode_frame
@@ -47,8 +48,11 @@ class Outgoing:
 
     __slots__ = ("_made", "_text", "_touched", "frame")
 
-    def __init__(self, item: FlashblockFrame | Foreign) -> None:
-        self.frame = item.frame if isinstance(item, Foreign) else item
+    def __init__(self, arrival: Arrival) -> None:
+        item: FlashblockFrame | Foreign = arrival.item
+        frame = item.frame if isinstance(item, Foreign) else item
+        epoch = arrival.epoch or 0
+        self.frame = frame if frame.epoch == epoch else msgspec.structs.replace(frame, epoch=epoch)
         self._text = item.text if isinstance(item, Foreign) else None
         self._made: dict[Format, bytes] = {}
         self._touched: Touched | None = None

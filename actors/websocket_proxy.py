@@ -18,7 +18,7 @@ from actors.proxy_metrics import exposition
 from actors.proxy_subscribers import Outgoing, ServingOptions, Subscribers
 from flashblocks.proxy.admission import Format
 from flashblocks.proxy.backlog import Backlog
-from flashblocks.proxy.foreign import Foreign, ForeignStream, ours
+from flashblocks.proxy.foreign import ForeignStream, ours
 from flashblocks.proxy.limits import Limits, parse_api_keys
 from flashblocks.proxy.ordering import Announce, Arrival, Ask, Decision, Deliver, Ordering, OrderSettings
 from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame, Frame
@@ -272,9 +272,7 @@ class WebsocketProxy:
         self._set_timer()
 
     def _deliver(self, arrival: Arrival) -> None:
-        item = arrival.item
-        assert isinstance(item, FlashblockFrame | Foreign)
-        outgoing = Outgoing(item)
+        outgoing = Outgoing(arrival)
         if self._last_flashblock_at is None:
             self._begin_history(arrival)
         self._last_flashblock_at = self._now()
@@ -325,7 +323,7 @@ class WebsocketProxy:
         self._history.begin(first, able)
 
     def _on_history(self, arrivals: list[Arrival]) -> None:
-        older = [(arrival.key, Outgoing(arrival.item)) for arrival in arrivals]
+        older = [(arrival.key, Outgoing(arrival)) for arrival in arrivals]
         self._backlog.add_before([(key, len(outgoing.frame.body), outgoing) for key, outgoing in older])
         self._log.info("history", flashblocks=len(older))
 

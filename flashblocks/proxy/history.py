@@ -1,5 +1,7 @@
 """What was before the first flashblock a proxy delivered, so that subscribers can resume over the proxy's restart."""
 
+import msgspec
+
 from flashblocks.proxy.ordering import Announce, Arrival, Deliver, Ordering
 
 
@@ -26,8 +28,11 @@ class History:
 
     @property
     def arrivals(self) -> list[Arrival]:
-        """The flashblocks before `first`, in order; nothing as long as they do not lead to it."""
-        return self._collected if self.complete else []
+        """The flashblocks before `first`, in order; nothing as long as they do not lead to it.
+
+        A replay carries the epoch of today, which may be later than that of `first`: epochs must not fall on the way.
+        """
+        return [self._at_most_first(arrival) for arrival in self._collected] if self.complete else []
 
     def take(self, arrival: Arrival) -> bool:
         """Take one flashblock of the replay; True when the history leads to `first` and nothing more is needed."""
@@ -43,3 +48,9 @@ class History:
                 self._collected.append(decision.arrival)
         self.complete = self._ordering.last is not None and self._ordering.follows(self._first)
         return self.complete
+
+    def _at_most_first(self, arrival: Arrival) -> Arrival:
+        latest = self._first.epoch
+        if latest is None or arrival.epoch is None or arrival.epoch <= latest:
+            return arrival
+        return msgspec.structs.replace(arrival, epoch=latest)

@@ -52,7 +52,7 @@ class Arrival(msgspec.Struct, frozen=True):
 
 
 class Deliver(msgspec.Struct, frozen=True):
-    """Give this flashblock to every subscriber now."""
+    """Give this flashblock to every subscriber now, under the epoch said here."""
 
     arrival: Arrival
 
@@ -257,6 +257,7 @@ class Ordering:
         if self.last is not None and arrival.number != self.last.number:
             oldest = arrival.number - self.settings.window_blocks
             self._seen = {key: digest for key, digest in self._seen.items() if key[0] >= oldest}
+        arrival = _not_before(arrival, self.last)
         self.last = arrival
         self._seen[arrival.key] = arrival.digest
         self.counters.delivered += 1
@@ -326,3 +327,13 @@ class Ordering:
         gap.asked_at = now
         gap.asked = [*gap.asked, upstream]
         return [Ask(upstream, self.wanted or (min(self._held)[0], 0))]
+
+
+def _not_before(arrival: Arrival, last: Arrival | None) -> Arrival:
+    """Let epochs never fall along the delivered stream, or the next reader would take the rest of it for stale.
+
+    What was committed in an older epoch is true in every later one.
+    """
+    if last is None or last.epoch is None or arrival.epoch is None or arrival.epoch >= last.epoch:
+        return arrival
+    return msgspec.structs.replace(arrival, epoch=last.epoch)

@@ -6,11 +6,11 @@ def block_hash(number, index):
     return b"hash %d.%d" % (number, index)
 
 
-def arrival(number, index, parent=None):
+def arrival(number, index, parent=None, epoch=1):
     parent = block_hash(number - 1, 2) if parent is None else parent
     return Arrival(
         0,
-        1,
+        epoch,
         number,
         index,
         b"payload %d" % number,
@@ -52,6 +52,13 @@ def test_what_does_not_lead_to_the_first_is_nothing():
     too_late = History(arrival(9, 0), blocks=1)
     assert collect(too_late, (9, 0), (9, 1)) == []
     assert too_late.fruitless and not too_late.complete
+
+
+def test_a_replay_of_today_does_not_outdo_the_epoch_of_what_follows():
+    history = History(arrival(9, 0, epoch=4), blocks=1)
+    for index, epoch in enumerate((3, 4, 7)):
+        history.take(arrival(8, index, epoch=epoch))
+    assert [each.epoch for each in history.arrivals] == [3, 4, 4]
 
 
 def test_the_chain_has_a_beginning():

@@ -163,6 +163,13 @@ def test_an_asked_upstream_may_answer_in_the_epoch_of_the_past():
     assert feed(made, *answer) == [(7, 1), (7, 2), (8, 0)]
 
 
+def test_epochs_never_fall_along_the_delivered_stream():
+    made = ordering(2)
+    feed(made, arrival(7, 0, epoch=2), arrival(7, 2, epoch=2))
+    decisions = made.arrive(arrival(7, 1, epoch=1, replay=True), 0.0)
+    assert [(d.arrival.key, d.arrival.epoch) for d in decisions] == [((7, 1), 2), ((7, 2), 2)]
+
+
 def test_a_gap_that_nobody_can_ever_fill_is_announced_at_once():
     made = ordering(1, resumable=False)
     assert feed(made, arrival(7, 0), arrival(7, 2)) == [(7, 0), ("gap", 7, 1, 1), (7, 2)]
@@ -334,12 +341,14 @@ class ManyUpstreams(RuleBasedStateMachine):
     @invariant()
     def the_subscriber_sees_every_index_once_in_order_or_an_announced_gap(self):
         place = {fact[:2]: i for i, fact in enumerate(self.truth)}
-        previous, announced = None, []
+        previous, announced, epoch = None, [], 0
         for decision in self.log:
             if isinstance(decision, Announce):
                 announced.append((decision.number, decision.index_from))
                 continue
             key = decision.arrival.key
+            assert decision.arrival.epoch >= epoch
+            epoch = decision.arrival.epoch
             assert decision.arrival.digest == b"digest %d.%d" % key
             if previous is not None:
                 assert key > previous
