@@ -26,6 +26,20 @@ NAMES = [f"n{number}" for number in range(5)]
 STEP_S = 0.008
 CHAOS_S = 8.0
 CALM_S = 30.0
+FAULTS = (
+    "crash",
+    "crash",
+    "restart",
+    "restart",
+    "bounce",
+    "bounce",
+    "cut",
+    "cut",
+    "heal",
+    "pause",
+    "resume",
+    "transfer",
+)
 AMNESIACS_MAX = 2
 """So many journals may be lost at a time: with more, a majority would not know what it acknowledged."""
 
@@ -234,7 +248,7 @@ def connect(world: World) -> None:
                 continue
             connection = one.transport.open.get(other)
             agreed_on = connection is not None and connection == two.transport.open.get(name)
-            if not agreed_on and world.random.random() < 0.05:
+            if not agreed_on and world.random.random() < 0.15:
                 world.connection_ids += 1
                 one.transport.connect(other, world.connection_ids)
                 two.transport.connect(name, world.connection_ids)
@@ -247,14 +261,15 @@ def disturb(world: World) -> None:
     down = [node for node in world.nodes.values() if node.consensus is None]
     leaders = [node for node in up if node.consensus.role() == LEADER]
     victim = world.random.choice(leaders if leaders and chance() < 0.5 else list(world.nodes.values()))
-    fault = world.random.choice(
-        ("crash", "crash", "restart", "restart", "cut", "cut", "heal", "pause", "resume", "transfer")
-    )
+    fault = world.random.choice(FAULTS)
     if fault == "crash" and victim.consensus is not None and len(down) < 3:
         victim.crash()
         amnesiacs = sum((world.directory / name / "rejoining").exists() for name in NAMES)
         if chance() < 0.15 and amnesiacs < AMNESIACS_MAX:
             move_aside(victim.settings.data_dir)
+    elif fault == "bounce" and victim.consensus is not None:
+        victim.crash()
+        victim.start()
     elif fault == "restart" and down:
         world.random.choice(down).start()
     elif fault == "cut":
@@ -283,7 +298,7 @@ def run(world: World, seconds: float, disturbing: bool, until=lambda: False) -> 
     end = world.now + seconds
     while world.now < end and not until():
         world.now += STEP_S
-        if disturbing and world.random.random() < 0.06:
+        if disturbing and world.random.random() < 0.08:
             disturb(world)
         connect(world)
         for name in world.random.sample(NAMES, len(NAMES)):
