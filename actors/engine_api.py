@@ -82,8 +82,9 @@ class EngineApi:
     async def forkchoice_updated(self, state_json: Any, attributes_json: Any = None) -> dict[str, Any]:
         """Choose the head and, with attributes, begin a build on it."""
         state = ForkchoiceState.from_json(state_json)
-        attributes = self._read_attributes(attributes_json)
         status = self._choose(state)
+        # The head moves even when the attributes are refused (engine spec, forkchoiceUpdated).
+        attributes = self._read_attributes(attributes_json)
         if status.status != VALID or attributes is None:
             return {"payloadStatus": status.to_json(), "payloadId": None}
         head = self.client.chain.head.header

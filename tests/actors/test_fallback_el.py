@@ -255,6 +255,41 @@ async def test_a_client_that_is_behind_fetches_what_it_misses(tmp_path: Path) ->
         assert (await behind.insert(forged(FORGE, latest)))["status"] == "VALID"
 
 
+async def test_refused_attributes_do_not_keep_the_head_from_moving(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (_, driver):
+        envelope = await driver.make_block()
+        await driver.choose(GENESIS_HASH)
+        state = {name: data(envelope.payload.block_hash) for name in ("headBlockHash", "safeBlockHash")}
+        with pytest.raises(RpcRefused) as refused:
+            await driver.engine.call(
+                "engine_forkchoiceUpdatedV3", {**state, "finalizedBlockHash": data(bytes(32))}, {"timestamp": "0x1"}
+            )
+        assert refused.value.code == -38003
+        assert (await driver.head())["number"] == "0x1"
+
+
+async def test_a_long_branch_of_our_own_is_left_where_it_parts_from_the_peers(tmp_path: Path) -> None:
+    directories = [tmp_path / "a", tmp_path / "b"]
+    for directory in directories:
+        directory.mkdir()
+    async with (
+        running(directories[0], FORGE) as (first, ahead),
+        running(directories[1], FORGE, peers=[first.client.rpc_server.url]) as (second, behind),
+    ):
+        shared = [await ahead.make_block() for _ in range(3)]
+        for envelope in shared:
+            await behind.insert(envelope)
+        await behind.choose(shared[-1].payload.block_hash)
+        await behind.send(FORGE.transfer(1, 0))
+        for _ in range(5):
+            await behind.make_block()
+        for _ in range(80):  # too deep for a walk by parent hashes alone
+            envelope = await ahead.make_block()
+        await behind.choose(envelope.payload.block_hash)
+        await until(lambda: second.client.chain.head.hash == envelope.payload.block_hash, "backfill")
+        assert len(second.client.pool) == 1
+
+
 async def test_an_uncommitted_branch_does_not_stop_a_backfill(tmp_path: Path) -> None:
     """The client's own head is on a branch that its peers never had."""
     directories = [tmp_path / "a", tmp_path / "b"]
