@@ -34,7 +34,7 @@ from flashblocks.conductor.ledger_shape import SealedBlock
 from flashblocks.conductor.watchdog import ProgressWatchdog
 from flashblocks.wire.frames import FlashblockFrame, Frame, HealthFrame
 from flashblocks.wire.hexadecimal import WireError
-from raft.commands import Accepted, Appended, Claim, Claimed, Event, Refused, Sealed
+from raft.commands import Accepted, Appended, Claim, Claimed, Event, Reason, Refused, Sealed
 from raft.journal import JournalDamaged, move_aside
 from raft.node import RaftNode, Transferred
 from raft.settings import RaftSettings, read_password
@@ -98,6 +98,7 @@ class Conductor:
         self._claims_without_commit = 0
         self._leadership = 0
         self._action: asyncio.Task[None] | None = None
+        self._transferring = asyncio.Lock()
         self._tasks = Tasks()
         self._running = False
         self._poll_wanted = asyncio.Event()
@@ -263,8 +264,10 @@ class Conductor:
             if isinstance(outcome, Accepted):
                 return
             self.log.info("claim not accepted", epoch=epoch, outcome=str(outcome))
-            if not isinstance(outcome, Refused):
-                await asyncio.sleep(CLAIM_RETRY_S)
+            if isinstance(outcome, Refused) and outcome.reason is Reason.STALE_EPOCH:
+                continue
+            # Other refusals come at once, without a turn of the loop (a hand-over under way, say): never spin on them.
+            await asyncio.sleep(CLAIM_RETRY_S)
 
     def _on_fault(self, fault: str) -> None:
         self.log.error("the raft node stopped", fault=fault)
@@ -355,6 +358,10 @@ class Conductor:
 
     async def transfer(self, target: str | None) -> bool:
         """Hand leadership to `target`, or to the fittest voter; True when it is elsewhere."""
+        async with self._transferring:
+            return not self.raft.is_leader or await self._transfer(target)
+
+    async def _transfer(self, target: str | None) -> bool:
         if target is None:
             judged = self.peers.candidates(time.time())
             target = judged[0].node if judged else None
