@@ -136,9 +136,7 @@ class RaftNode:
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        self._stop.set()
-        if self._consensus is not None and self._fault is None:
-            self._consensus.wake()
+        self._stop.set()  # seen within a tick; waking the thread now could write into a pipe that it just closed
         await asyncio.to_thread(thread.join)
         self._settle_outstanding(Unknown("closed"))
 
