@@ -99,6 +99,7 @@ class Outbox:
         self._on_the_way: dict[str, tuple[bytes, ...]] = {}
         self._not_before: dict[str, float] = dict.fromkeys(self._waiting, float("-inf"))
         self._included: dict[int, set[bytes]] = {}
+        self._costs: dict[bytes, int] = {}  # by sender, of what is not in a flashblock
 
     # Facts ----------------------------------------------------------------------------------------------------------
 
@@ -131,6 +132,7 @@ class Outbox:
             queue = self._by_sender.setdefault(transaction.sender, {})
         self._entries[transaction.hash] = Entry(transaction, now)
         queue[transaction.nonce] = transaction.hash
+        self._count_cost(transaction, 1)
         for waiting in self._waiting.values():
             waiting[transaction.hash] = None
         return decisions + self._sends(now)
@@ -178,7 +180,9 @@ class Outbox:
             entry = self._entries.get(tx_hash)
             if entry is None:
                 continue
-            if entry.included_in is not None:
+            if entry.included_in is None:
+                self._count_cost(entry.transaction, -1)
+            else:
                 self._included[entry.included_in].discard(tx_hash)
             entry.included_in = number
             self._included.setdefault(number, set()).add(tx_hash)
@@ -199,6 +203,7 @@ class Outbox:
             decisions += self._forget(tx_hash, "included")
         for tx_hash in sorted(shown):
             self._entries[tx_hash].included_in = None
+            self._count_cost(self._entries[tx_hash].transaction, 1)
             for waiting in self._waiting.values():
                 waiting[tx_hash] = None
         return decisions + self._sends(now)
@@ -244,11 +249,10 @@ class Outbox:
 
     def queued_cost(self, sender: bytes, nonce: int) -> int:
         """Wei the sender's waiting transactions may take, those in a flashblock and the one with `nonce` left out."""
-        return sum(
-            most_it_takes(self._entries[tx_hash].transaction)
-            for each, tx_hash in self._by_sender.get(sender, {}).items()
-            if each != nonce and self._entries[tx_hash].included_in is None
-        )
+        same_nonce = self._by_sender.get(sender, {}).get(nonce)
+        replaced = None if same_nonce is None else self._entries[same_nonce]
+        left_out = 0 if replaced is None or replaced.included_in is not None else most_it_takes(replaced.transaction)
+        return self._costs.get(sender, 0) - left_out
 
     def next_nonce(self, sender: bytes, from_nonce: int) -> int:
         """The first nonce at or after `from_nonce` that no transaction on its way has."""
@@ -270,6 +274,10 @@ class Outbox:
             for nonce, tx_hash in queue.items():
                 transaction = self._entries[tx_hash].transaction
                 assert (transaction.sender, transaction.nonce) == (sender, nonce)
+            unshown = [self._entries[tx_hash] for tx_hash in queue.values()]
+            cost = sum(most_it_takes(entry.transaction) for entry in unshown if entry.included_in is None)
+            assert self._costs.get(sender, 0) == cost
+        assert self._costs.keys() <= self._by_sender.keys()
         for waiting in self._waiting.values():
             assert all(self._entries[tx_hash].included_in is None for tx_hash in waiting)
         for number, hashes in self._included.items():
@@ -314,6 +322,15 @@ class Outbox:
             del self._by_sender[sender]
         for waiting in self._waiting.values():
             waiting.pop(tx_hash, None)
-        if entry.included_in is not None and entry.included_in in self._included:
+        if entry.included_in is None:
+            self._count_cost(entry.transaction, -1)
+        elif entry.included_in in self._included:
             self._included[entry.included_in].discard(tx_hash)
         return [Forgotten(tx_hash, reason)]
+
+    def _count_cost(self, transaction: Transaction, sign: int) -> None:
+        cost = self._costs.get(transaction.sender, 0) + sign * most_it_takes(transaction)
+        if cost:
+            self._costs[transaction.sender] = cost
+        else:
+            self._costs.pop(transaction.sender, None)

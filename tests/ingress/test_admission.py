@@ -11,6 +11,9 @@ from flashblocks.ingress.admission import NONCES_AHEAD_MAX, AccountFacts, Terms,
 
 TERMS = Terms(chain_id=901, gas_limit=140_000_000, base_fee=1_000_000)
 RICH = AccountFacts(nonce=5, balance=10**20)
+DEPOSIT = encode_deposit(
+    source_hash=bytes(32), sender=bytes(20), to=bytes(20), mint=1, value=1, gas_limit=21_000, data=b""
+)
 SENDER = Account.from_key(b"\x01" * 32)
 
 
@@ -59,7 +62,7 @@ def test_let_in(changes: dict[str, Any]) -> None:
         (b"", "typed transaction too short"),
         (b"\x05\x01", "transaction type not supported"),
         (b"\x03\xc0", "transaction type not supported"),
-        (encode_deposit(bytes(32), bytes(20), bytes(20), 1, 1, 21_000, b""), "transaction type not supported"),
+        (DEPOSIT, "transaction type not supported"),
         (b"\x02" + b"\xc0", "rlp: expected 12 fields, found 0"),
         (raw()[:-1], "rlp"),
         (raw(data="0x" + "ff" * 140_000, gas=10**7), "oversized data: transaction size"),
