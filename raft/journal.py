@@ -221,10 +221,12 @@ class Journal:
             with temporary.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, size)
                 file.write(segment_header(sequence, size))
-                file.flush()
-                os.fsync(file.fileno())
+                if self._fsync:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.rename(path)
-            sync_directory(self._directory)
+            if self._fsync:
+                sync_directory(self._directory)
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise _full_or_same(error, self._directory) from error
