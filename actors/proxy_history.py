@@ -4,6 +4,7 @@ So that a subscriber who resumes (`?from=`) does not notice the restart of a pro
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -25,9 +26,13 @@ class HistorySearch:
         wait_s: float,
         give_up_s: float,
         bugs: FirstBug,
+        upstreams: Callable[[], list[tuple[int, str]]],
         found: Callable[[list[Arrival]], None],
     ) -> None:
-        """Set the bounds: how many blocks are wanted, how long one upstream has to give them, and how long all have."""
+        """Set the bounds: how many blocks are wanted, how long one upstream has to give them, and how long all have.
+
+        `upstreams()` tells who could be asked just now, as (number, URL).
+        """
         self.done = asyncio.Event()
         self._blocks = blocks
         self._wait_s = wait_s
@@ -36,21 +41,22 @@ class HistorySearch:
         self._bugs = bugs
         self._found = found
         self._first: Arrival | None = None
-        self._candidates: list[tuple[int, str]] = []
+        self._upstreams = upstreams
+        self._times_asked: Counter[int] = Counter()
+        self._asked_in_vain: set[int] = set()
         self._link: FrameClient | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def begin(self, first: Arrival, candidates: list[tuple[int, str]]) -> None:
-        """Search among the candidates (number, URL); a follower is asked before the busy leader who sent `first`."""
+    def begin(self, first: Arrival) -> None:
+        """Search for what was before `first`."""
         self._first = first
-        self._candidates = sorted(candidates, key=lambda candidate: candidate[0] == first.upstream)
         self._give_up_at = asyncio.get_running_loop().time() + self._give_up_s
         self._ask_next()
 
     async def close(self) -> None:
         """Stop searching. Bounded by a link's close time-out; idempotent."""
-        self._candidates = []
+        self.done.set()
         self._end_link()
         if self._tasks:
             await asyncio.wait(self._tasks)
@@ -58,17 +64,28 @@ class HistorySearch:
     def _ask_next(self) -> None:
         self._end_link()
         loop = asyncio.get_running_loop()
-        if not self._candidates or self._first is None or loop.time() >= self._give_up_at:
+        if self._first is None or loop.time() >= self._give_up_at:
             self.done.set()
             return
-        # To the end of the line: it may be down just now. One that answers in vain is taken out.
-        number, url = candidate = self._candidates.pop(0)
-        self._candidates.append(candidate)
+        there = self._upstreams()
+        able = [candidate for candidate in there if candidate[0] not in self._asked_in_vain]
+        if there and not able:
+            self.done.set()  # nobody has it
+            return
+        self._timer = loop.call_later(self._wait_s, self._ask_next)
+        if not able:
+            return  # nobody is there just now
+        number, url = min(able, key=self._preference)
+        self._times_asked[number] += 1
         history = History(self._first, self._blocks)
         start = history.start
         self._link = FrameClient(url, partial(self._take, number, history), start=lambda: start, bugs=self._bugs)
         self._later(self._link.start())
-        self._timer = loop.call_later(self._wait_s, self._ask_next)
+
+    def _preference(self, candidate: tuple[int, str]) -> tuple[int, bool]:
+        # In turn; and a follower before the busy leader, who sent the first flashblock.
+        assert self._first is not None
+        return self._times_asked[candidate[0]], candidate[0] == self._first.upstream
 
     def _take(self, number: int, history: History, frame: Frame) -> None:
         if self.done.is_set() or not isinstance(frame, FlashblockFrame):
@@ -78,7 +95,7 @@ class HistorySearch:
             self._end_link()
             self.done.set()
         elif history.fruitless:
-            self._candidates = [candidate for candidate in self._candidates if candidate[0] != number]
+            self._asked_in_vain.add(number)
             self._ask_next()
 
     def _end_link(self) -> None:

@@ -126,6 +126,7 @@ class WebsocketProxy:
             wait_s=settings.history_wait_ms / 1000,
             give_up_s=settings.resume_wait_ms / 1000,
             bugs=self._bugs,
+            upstreams=self._who_knows_history,
             found=self._on_history,
         )
         self._last_flashblock_at: float | None = None
@@ -274,7 +275,7 @@ class WebsocketProxy:
     def _deliver(self, arrival: Arrival) -> None:
         outgoing = Outgoing(arrival)
         if self._last_flashblock_at is None:
-            self._begin_history(arrival)
+            self._history.begin(arrival)
         self._last_flashblock_at = self._now()
         self._subscribers.publish(outgoing)
         self._backlog.add(arrival.number, arrival.index, len(outgoing.frame.body), outgoing)
@@ -318,9 +319,8 @@ class WebsocketProxy:
     def _now() -> float:
         return asyncio.get_running_loop().time()
 
-    def _begin_history(self, first: Arrival) -> None:
-        able = [(number, upstream.url) for number, upstream in enumerate(self._upstreams) if upstream.spoke_frames]
-        self._history.begin(first, able)
+    def _who_knows_history(self) -> list[tuple[int, str]]:
+        return [(n, up.url) for n, up in enumerate(self._upstreams) if up.link is not None and up.link.speaks_frames]
 
     def _on_history(self, arrivals: list[Arrival]) -> None:
         older = [(arrival.key, Outgoing(arrival)) for arrival in arrivals]
