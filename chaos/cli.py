@@ -30,7 +30,7 @@ FAILED_STATUS, UNUSABLE_STATUS, INTERRUPTED_STATUS = 1, 2, 130
 
 def app(arguments: Sequence[str]) -> int:
     """Run `flashblocks drill …`: 0 on a pass, 1 when a promise was broken, 2 when it could not run."""
-    options = _parser().parse_args(list(arguments))
+    options = parser().parse_args(list(arguments))
 
     def say(text: str) -> None:
         print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
@@ -45,9 +45,10 @@ def app(arguments: Sequence[str]) -> int:
         return INTERRUPTED_STATUS
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="flashblocks drill", description="break something on purpose, and judge")
-    drills = parser.add_subparsers(dest="drill", required=True, metavar="DRILL")
+def parser() -> argparse.ArgumentParser:
+    """The words that `flashblocks drill` takes."""
+    made = argparse.ArgumentParser(prog="flashblocks drill", description="break something on purpose, and judge")
+    drills = made.add_subparsers(dest="drill", required=True, metavar="DRILL")
     formatter = argparse.ArgumentDefaultsHelpFormatter
     text = "SIGKILL an actor of the leading group under load, again and again"
     kill = drills.add_parser("kill-leader", help=text, description=text, formatter_class=formatter)
@@ -61,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     kill.add_argument(
         "--history", type=Path, default=None, help="keep the history here; a failed one is kept in any case"
     )
-    return parser
+    return made
 
 
 @contextlib.contextmanager
