@@ -341,6 +341,8 @@ class WebsocketProxy:
             pass
 
     def _greeting(self, query: Query) -> tuple[list[Outgoing], AnnounceGapFrame | None]:
+        if self._closing:
+            return [], None  # it is about to be sent away, and must not hear of gaps that our successor has not
         owed = self._backlog.owed(query.start)
         missing = AnnounceGapFrame(*owed.missing, owed.missing[1]) if owed.missing is not None else None
         return owed.items, missing
