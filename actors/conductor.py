@@ -218,7 +218,7 @@ class Conductor:
     # Events
 
     def _on_event(self, event: Event, replayed: bool) -> None:
-        now = time.time()
+        now = time.monotonic()
         if isinstance(event, Claimed):
             self._claims_without_commit += 1
         elif isinstance(event, Appended | Sealed):
@@ -250,7 +250,7 @@ class Conductor:
         else:
             self.stream.on_leadership_lost()
             self.watchdog.on_follower()
-        self._look(time.time())
+        self._look(time.monotonic())
 
     def _claim(self) -> None:
         if self._running:
@@ -275,20 +275,20 @@ class Conductor:
 
     def _on_op_node(self, up: bool) -> None:
         self.log.info("op-node up" if up else "op-node down")
-        self.health.on_op_node(time.time(), up)
+        self.health.on_op_node(time.monotonic(), up)
         if up:
             self._poll_wanted.set()
             self.sequencer.want_level()
         else:
             self.control.on_active(False)  # a dead op-node does not sequence, and a new one starts stopped
-        self._look(time.time())
+        self._look(time.monotonic())
 
     def _on_boost(self, up: bool) -> None:
         self.log.info("rollup-boost up" if up else "rollup-boost down")
         self.stream.on_boost(up)
         if not up:
-            self.health.on_rollup_boost(time.time(), None)
-        self._look(time.time())
+            self.health.on_rollup_boost(time.monotonic(), None)
+        self._look(time.monotonic())
 
     def _on_boost_frame(self, frame: Frame) -> None:
         if isinstance(frame, FlashblockFrame):
@@ -297,13 +297,13 @@ class Conductor:
             self._on_boost_status(frame.status)
 
     def _on_boost_status(self, status: int) -> None:
-        now = time.time()
+        now = time.monotonic()
         self.health.on_rollup_boost(now, status)
         self.watchdog.builder = status == 200
         self._look(now)
 
     def _on_pushed(self, block: SealedBlock) -> None:
-        now = time.time()
+        now = time.monotonic()
         self.health.on_head(now, block.number, now)
         self._look(now)
 
@@ -334,8 +334,8 @@ class Conductor:
             ok = await self._carry_out(decision)
         finally:
             self._action = None
-        self.control.on_done(time.time(), ok, random.random())
-        self._look(time.time())
+        self.control.on_done(time.monotonic(), ok, random.random())
+        self._look(time.monotonic())
 
     async def _carry_out(self, decision: Decision) -> bool:
         if decision.action is Action.START:
@@ -363,7 +363,7 @@ class Conductor:
 
     async def _transfer(self, target: str | None) -> bool:
         if target is None:
-            judged = self.peers.candidates(time.time())
+            judged = self.peers.candidates(time.monotonic())
             target = judged[0].node if judged else None
         outcome = await self.raft.transfer_leadership(target, TRANSFER_S_MAX)
         ok = isinstance(outcome, Transferred) or not self.raft.is_leader
@@ -380,14 +380,14 @@ class Conductor:
         if active is not None:
             self.control.on_active(active)
         self.control.paused = False
-        self._look(time.time())
+        self._look(time.monotonic())
 
     # What only time or a question can tell
 
     async def _keep_ticking(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._look(time.time())
+            self._look(time.monotonic())
 
     async def _keep_polling_op_node(self) -> None:
         while True:
@@ -405,9 +405,10 @@ class Conductor:
         except (RpcRefused, RpcUnknown, WireError) as error:
             self.log.debug("op-node did not answer", error=str(error))
             return
-        now = time.time()
-        self.health.on_op_node_answer(now, answer.head_number, answer.head_timestamp, answer.peers)
-        self.watchdog.on_head(answer.head_timestamp)
+        now = time.monotonic()
+        head_time = now + answer.head_timestamp - time.time()  # a jump of the wall clock must not look like silence
+        self.health.on_op_node_answer(now, answer.head_number, head_time, answer.peers)
+        self.watchdog.on_head(head_time)
         if self._action is None and asked == self.control.actions:
             self.control.on_active(answer.active)
         if answer.head_number < self.raft.ledger.head_number:

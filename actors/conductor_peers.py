@@ -54,7 +54,7 @@ class ConductorPeers:
                     readiness=Readiness(answer["readiness"]),
                     head_number=int(answer["headNumber"]),
                     paused=bool(answer["paused"]),
-                    received_at=time.time(),
+                    received_at=time.monotonic(),
                 )
             except (RpcRefused, RpcUnknown, KeyError, TypeError, ValueError) as error:
                 if self._reports.pop(node, None) is not None:

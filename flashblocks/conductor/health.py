@@ -92,7 +92,10 @@ class HealthLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class HealthMonitor:
-    """Keeps what is known and gives the verdict; every method takes `now` in seconds."""
+    """Keeps what is known and gives the verdict.
+
+    Every time is in seconds of one clock that never jumps; the shell converts block times to it.
+    """
 
     def __init__(self, limits: HealthLimits) -> None:
         self._limits = limits
@@ -176,10 +179,12 @@ class HealthMonitor:
         limits = self._limits
         if self._op_node_up is None:
             return Sickness.STARTING
-        if not self._op_node_up or now - self._answered_at > limits.silence_s_max:
+        if not self._op_node_up:
             return Sickness.CONNECTION_DOWN
         if self._head_number < 0:
-            return Sickness.STARTING
+            return Sickness.STARTING  # it is there, but its engine has not told it a head yet
+        if now - self._answered_at > limits.silence_s_max:
+            return Sickness.CONNECTION_DOWN
         behind = self._ledger_number - self._head_number
         if behind > LAG_BLOCKS_MAX or (behind > 0 and now - self._level_at > limits.lag_s_max):
             return Sickness.LAGGING

@@ -35,6 +35,14 @@ def test_a_group_is_well_as_soon_as_everything_answered_for_the_first_time() -> 
     assert sickness(monitor, 0.0) is Sickness.NONE
 
 
+def test_an_op_node_that_waits_for_its_engine_is_not_sick_but_unknown() -> None:
+    monitor = HealthMonitor(LIMITS)
+    monitor.on_op_node(0.0, True)
+    monitor.on_rollup_boost(60.0, 200)
+    verdict = monitor.health(60.0)
+    assert (verdict.sickness, verdict.readiness) == (Sickness.STARTING, Readiness.UNKNOWN)
+
+
 def test_a_closed_socket_is_noticed_at_once() -> None:
     monitor = well()
     monitor.on_op_node(GENESIS_TIME, False)
