@@ -46,6 +46,7 @@ from flashblocks.execution.payloads import envelope_of
 from flashblocks.wire.engine import Envelope, PayloadAttributes
 from flashblocks.wire.flashblock import Flashblock, encode_body
 from flashblocks.wire.frames import FlashblockFrame, frame_of
+from tracing.context import block_root
 
 BUILD_SLICE_S = 0.004
 SEAL_RESERVE_S_FIRST = 0.004
@@ -88,6 +89,7 @@ class FlashblockSource:
         self._build: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._seal_reserve_s = SEAL_RESERVE_S_FIRST
+        self._began_s = 0.0
         self._ground: dict[int, bytes] = {}  # block hash after each index of the job's payload
         self._overran: Counter[bytes] = Counter()
         self.on_bug: Callable[[BaseException], None] = lambda bug: None
@@ -100,17 +102,23 @@ class FlashblockSource:
             self._parent, self._attributes, self.published = parent, attributes, []
             steps = [] if followed is None else followed.flashblocks()
             self._ground = {step.index: step.diff.block_hash for step in steps}
+            self._began_s = time.time()
             slot_began_s = attributes.timestamp - self._timing.block_time_ms / 1000
             self._metrics.observe("fcu_arrival_delay", (time.time() - slot_began_s) * 1000)
         self._tell(Attributes(payload_id, attributes.timestamp, attributes.no_tx_pool, last))
 
     async def get(self, payload_id: bytes) -> Envelope:
         """The block of what was published, after which nothing more is; raises UnknownPayload."""
+        ending = self.job.payload_id == payload_id
+        scheduled, began_s = len(self.job.triggers), self._began_s
         self._tell(PayloadAsked(payload_id))
         followed = self._client.follower.open(payload_id)
         if followed is None or followed.last_index < 0:
             raise UnknownPayload(payload_id.hex())
-        return envelope_of(followed.sealed().block)
+        envelope = envelope_of(followed.sealed().block)
+        if ending:
+            self._note_block(envelope, scheduled, time.time() - began_s)
+        return envelope
 
     async def close(self) -> None:
         """Stop building."""
@@ -230,6 +238,7 @@ class FlashblockSource:
         made = building.finish()
         self._ready = self._framed(made)
         ended = time.perf_counter()
+        self._metrics.observe("state_root_calculation_duration", ended - sealing)
         self._seal_reserve_s = max(ended - sealing, SEAL_RESERVE_DECAY * self._seal_reserve_s)
         self._note_build(made, building, ended - began)
         took_s = ended - began if exhausted else FULL_POOL_GROWTH * (ended - began)
@@ -248,7 +257,9 @@ class FlashblockSource:
 
     def _framed(self, made: Made) -> _Ready:
         assert self._parent is not None
-        return _Ready(made, frame_of(made.flashblock, encode_body(made.flashblock), self._parent.hash))
+        flashblock = made.flashblock
+        trace = block_root(self._client.spec.chain_id, flashblock.payload_id).traceparent
+        return _Ready(made, frame_of(flashblock, encode_body(flashblock), self._parent.hash, traceparent=trace))
 
     def _note_build(self, made: Made, building: Building, took_s: float) -> None:
         metrics = self._metrics
@@ -271,6 +282,20 @@ class FlashblockSource:
         while len(self._overran) > OVERRUNS_REMEMBERED_MAX:
             del self._overran[next(iter(self._overran))]
 
+    def _note_block(self, envelope: Envelope, scheduled: int, took_s: float) -> None:
+        metrics, payload = self._metrics, envelope.payload
+        flashblocks = sum(1 for frame in self.published if frame.index)
+        size = sum(len(raw) for raw in payload.transactions)
+        metrics.count("block_built_success")
+        metrics.observe("total_block_built_duration", took_s)
+        metrics.observe("flashblock_count", flashblocks)
+        metrics.gauge("reduced_flashblocks_number", self._timing.flashblocks_per_block - scheduled)
+        metrics.count("missing_flashblocks_count", max(0, scheduled - flashblocks))
+        for name, value in (("payload_num_tx", len(payload.transactions)), ("payload_byte_size", size)):
+            metrics.observe(name, value)
+            metrics.gauge(f"{name}_gauge", value)
+        metrics.observe("block_uncompressed_size", size)
+
     # Publishing
 
     def _publish(self, publish: Publish) -> None:
@@ -288,8 +313,9 @@ class FlashblockSource:
             metrics.count(
                 "continuous_trigger_ready_total" if publish.late_s < 0.005 else "continuous_trigger_miss_total"
             )
-            metrics.observe("flashblock_publish_timing_milliseconds", publish.late_s * 1000)
-            metrics.gauge("flashblock_count", publish.index)
+            metrics.observe(
+                "flashblock_publish_timing_milliseconds", publish.late_s * 1000, flashblock_index=str(publish.index)
+            )
         for transaction in made.transactions:
             self._bundles.landed(transaction.hash)
         self._log.debug(

@@ -171,6 +171,7 @@ class RollupBoost:
         self._timer: asyncio.TimerHandle | None = None
         self._malformed = 0
         self._resending = False
+        self._flashblocks_most = 0
         self.metrics.gauge("execution_mode", self.core.mode.gauge)
 
     async def start(self) -> None:
@@ -243,6 +244,8 @@ class RollupBoost:
             case Stream(frame):
                 self._to_public(frame)
             case AnswerEnvelope() | AnswerFrom() | AskForBlocks():
+                if isinstance(decision, AnswerEnvelope):
+                    self._note_missing(decision.flashblocks)
                 self.engine.carry_out(decision)
             case EndBuilderJob(builder_id):
                 self._spawn(self._end_builder_job(builder_id))
@@ -263,6 +266,14 @@ class RollupBoost:
         if reason:
             self.metrics.count("flashblocks_not_streamed", amount, reason=reason)
             self._log.warning("flashblock not streamed", metric=metric, reason=reason, detail=detail)
+
+    def _note_missing(self, flashblocks: int) -> None:
+        """Upstream's measure: how many fewer than in the fullest block so far."""
+        self._flashblocks_most = max(self._flashblocks_most, flashblocks)
+        missing = self._flashblocks_most - flashblocks
+        self.metrics.observe("flashblocks_service_flashblocks_missing_histogram", missing)
+        self.metrics.gauge("flashblocks_service_flashblocks_missing_gauge", missing)
+        self.metrics.count("flashblocks_service_flashblocks_missing_counter", missing)
 
     def _wake_at(self, at_s: float) -> None:
         if self._timer is not None:
@@ -357,8 +368,7 @@ class RollupBoost:
 
     def _builder_link_changed(self, up: bool) -> None:
         self.metrics.gauge("flashblocks_ws_inbound_connection_status", int(up))
-        if up:
-            self.metrics.count("flashblocks_ws_inbound_reconnect_attempts")
+        self.metrics.gauge("flashblocks_ws_inbound_reconnect_attempts", self._builder_link.counters.attempts)
         if not self._resending:
             self._linked(Target.BUILDER, up)
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Coroutine
+from functools import partial
+from inspect import signature
 from typing import Any
 
 from actors.rollup_boost_clients import ERROR_CODE_WITHOUT_ANSWER, EngineClientOfBoost
@@ -27,7 +30,7 @@ from flashblocks.rollup_boost.facts import (
 from flashblocks.rollup_boost.selection import Offer, Source
 from flashblocks.wire.engine import UNKNOWN_PAYLOAD, Envelope, ForkchoiceState, PayloadAttributes
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes
-from flashblocks.wire.jsonrpc import METHOD_NOT_FOUND, RpcError
+from flashblocks.wire.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from flashblocks.wire.payload_id import payload_id
 
 BOTH = frozenset(
@@ -70,13 +73,14 @@ class EngineProxy:
         self._builder_waiting = 0
         self.methods: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
             "engine_exchangeCapabilities": self._exchange_capabilities,
-            "engine_forkchoiceUpdatedV3": self._forkchoice_updated,
-            "engine_newPayloadV3": lambda *params: self._new_payload("engine_newPayloadV3", params),
-            "engine_newPayloadV4": lambda *params: self._new_payload("engine_newPayloadV4", params),
-            "engine_getPayloadV3": lambda identifier: self._get_payload(3, identifier),
-            "engine_getPayloadV4": lambda identifier: self._get_payload(4, identifier),
-            "engine_getPayloadV5": lambda identifier: self._get_payload(5, identifier),
+            "engine_forkchoiceUpdatedV3": self._timed("fork_choice_updated_v3", self._forkchoice_updated),
         }
+        for version in (3, 4):
+            method = f"engine_newPayloadV{version}"
+            self.methods[method] = self._timed(f"new_payload_v{version}", partial(self._new_payload, method))
+        for version in (3, 4, 5):
+            serve = partial(self._get_payload, version)
+            self.methods[f"engine_getPayloadV{version}"] = self._timed(f"get_payload_v{version}", serve)
 
     async def proxy(self, method: str, params: list[Any]) -> Any:
         """Everything that is not ours: to the execution client; raw transactions and miner calls to both."""
@@ -101,6 +105,30 @@ class EngineProxy:
                 assert source is not None
                 self._resolve(token, _Payload(source, None, self._blocks.get(token, {}).get(source), 0))
 
+    def _timed(
+        self, span: str, method: Callable[..., Coroutine[Any, Any, Any]]
+    ) -> Callable[..., Coroutine[Any, Any, Any]]:
+        """Note the duration of every call under the name of upstream's span."""
+
+        shape = signature(method)
+
+        async def timed(*params: Any) -> Any:
+            try:
+                shape.bind(*params)
+            except TypeError:
+                raise RpcError(INVALID_PARAMS, f"wrong number of arguments for {span}") from None
+            began, status = time.perf_counter(), "error"
+            try:
+                answer = await method(*params)
+                status = "ok"
+                return answer
+            finally:
+                self._metrics.observe(
+                    f"{span}_duration", time.perf_counter() - began, span_kind="server", status=status
+                )
+
+        return timed
+
     async def _exchange_capabilities(self, *params: Any) -> Any:
         return await self._to_l2("engine_exchangeCapabilities", list(params))
 
@@ -124,7 +152,7 @@ class EngineProxy:
         if identifier and answer is not None:
             self._tell(PayloadIdAnswered(Target.BUILDER, identifier, _payload_id_of(answer)))
 
-    async def _new_payload(self, method: str, params: tuple[Any, ...]) -> Any:
+    async def _new_payload(self, method: str, *params: Any) -> Any:
         self._spawn(self._to_builder_in_turn(method, list(params)))
         return await self._to_l2(method, list(params), Target.EXECUTION)
 

@@ -42,6 +42,7 @@ timing = Timing()
 block_time_s = timing.block_time_ms // 1000
 seal_before_s = 0.050
 start_s_max = 30.0
+stop_s_max = 10.0
 warm_up_blocks = 2
 
 
@@ -112,7 +113,11 @@ class Bench:
         for process in self.processes:
             process.terminate()
         for process in self.processes:
-            process.wait(timeout=10)
+            try:
+                process.wait(timeout=stop_s_max)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
     def from_builder(self, frame: Frame) -> None:
         if isinstance(frame, FlashblockFrame):

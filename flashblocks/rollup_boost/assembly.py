@@ -120,10 +120,15 @@ class Block:
             cursor.next_index = min(cursor.next_index, index)
             cursor.given_up, cursor.failures = False, 0
 
-    def envelope(self) -> Envelope | None:
-        """The block that the promised flashblocks make, or None when nothing was promised."""
-        promised = self.promised
-        return assemble([piece.flashblock for piece in self.pieces[:promised]]) if promised else None
+    def withdraw(self) -> None:
+        """What was on offer is merely judged again: the answer will not come, or was a refusal."""
+        for piece in self.pieces:
+            if piece.progress is Progress.OFFERED:
+                piece.progress = Progress.JUDGED
+
+    def envelope(self) -> Envelope:
+        """The block that the promised flashblocks make; raises WireError when nothing was promised."""
+        return assemble([piece.flashblock for piece in self.pieces[: self.promised]])
 
     def check(self) -> None:
         """Assert what must hold between any two steps."""

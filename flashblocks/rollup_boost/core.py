@@ -358,12 +358,7 @@ class Core:
         self._out.append(Count("flashblocks_refused_by_ledger", "refused", fact.reason))
         if block is not None:
             block.offers_paused = True
-            self._withdraw(block)
-
-    def _withdraw(self, block: Block) -> None:
-        for piece in block.pieces:
-            if piece.progress is Progress.OFFERED:
-                piece.progress = Progress.JUDGED
+            block.withdraw()
 
     def _sealed(self, number: int) -> None:
         for block in self.blocks.values():
@@ -375,7 +370,7 @@ class Core:
         self.epoch, self.leading = epoch, leading
         for block in self.blocks.values():
             block.offers_paused = False
-            self._withdraw(block)
+            block.withdraw()
 
     # getPayload
 
@@ -399,10 +394,8 @@ class Core:
     def _assess_builder(self, block: Block, now: float) -> None:
         """At the end of its block: say so if the builder was silent or left a hole."""
         waited_s = now - self._opened_at.get(block.payload_id, now)
-        missing = len(block.held)
-        if missing:
+        if block.held:
             self._accuse(block, "missing_flashblock", f"index {len(block.pieces)} never came")
-            self._out.append(Count("flashblocks_missing_counter", amount=missing))
         elif block.builder_asked and not block.pieces and waited_s >= BUILDER_PATIENCE_S:
             self._accuse(block, "silent", "no flashblock for this payload")
 
@@ -425,9 +418,7 @@ class Core:
                 self._out.append(AskForBlocks(one.token, one.client_id, own))
 
     def _answer(self, token: int, block: Block) -> None:
-        envelope = block.envelope()
-        assert envelope is not None
-        self._out.append(AnswerEnvelope(token, envelope, block.promised))
+        self._out.append(AnswerEnvelope(token, block.envelope(), block.promised))
 
     def _blocks_offered(self, fact: BlocksOffered) -> None:
         block = self.block(fact.client_id)

@@ -37,6 +37,8 @@ from flashblocks.execution.header import Header
 from flashblocks.execution.open_block import OpenBlock
 from flashblocks.execution.signing import sign_transaction
 from flashblocks.execution.transaction import encode_deposit
+from flashblocks.rollup_boost.facts import Target
+from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope, ForkchoiceState, PayloadAttributes
 from flashblocks.wire.flashblock import Flashblock, decode_body, encode_body
 from flashblocks.wire.flashblock_json import decode_json
@@ -141,6 +143,7 @@ class ScriptedSource:
         self.script: Script = list
         self.made: list[FlashblockFrame] = []
         self.asked: list[bytes] = []
+        self.whole = False
 
     def start(self, payload_id: bytes, parent: Header, attributes: PayloadAttributes) -> None:
         found = self.client.follower.parent_of(parent.hash)
@@ -161,6 +164,8 @@ class ScriptedSource:
 
     async def get(self, payload_id: bytes) -> Envelope:
         self.asked.append(payload_id)
+        if self.whole:
+            return assemble([decode_body(frame.body) for frame in self.made])
         raise UnknownPayload(payload_id.hex())
 
     async def close(self) -> None:
@@ -267,7 +272,8 @@ class Rig:
         self.engine = EngineClient(self.boost.engine_server.url, self.files.secret)
         self.rpc = RpcClient(self.boost.engine_server.url, jwt_secret=self.files.secret)
         await until(lambda: len(self.boost.stream.peers) == 2, "the subscribers are connected")
-        await until(lambda: all(peer.linked for peer in self.boost.core.peers.values()), "the links are up")
+        expected = [Target.EXECUTION, *([] if "builder_ws_url" in self._boost_settings else [Target.BUILDER])]
+        await until(lambda: all(self.boost.core.peers[each].linked for each in expected), "the links are up")
 
     def _new_boost(self) -> RollupBoost:
         return RollupBoost(
@@ -370,16 +376,17 @@ class Rig:
     async def wait_for_seal(self) -> None:
         await asyncio.sleep(max(0.0, self.timestamp - 0.05 - time.time()))
 
-    async def block(self, **changes: Any) -> Envelope:
-        payload_id = await self.open_block(**changes)
+    async def block(self, *, flashblocks: int = 0) -> Envelope:
+        """One block from forkchoice to head, asked for when due and so many flashblocks are committed."""
+        payload_id = await self.open_block()
         await self.wait_for_seal()
+        await until(lambda: len(self.ledger.open) >= flashblocks, f"{flashblocks} flashblocks are committed")
         envelope = await self.engine.get_payload(payload_id)
         await self.insert(envelope)
         return envelope
 
-    async def send(self, account: int, nonce: int, *, tip: int = 10**6) -> bytes:
-        """Sign a transfer and give it to both pools, through rollup-boost as a wallet of old would."""
-        raw = sign_transaction(
+    def transfer(self, account: int, nonce: int, *, tip: int = 10**6) -> bytes:
+        return sign_transaction(
             TEST_ACCOUNTS[account].private_key,
             chain_id=CHAIN_ID,
             nonce=nonce,
@@ -388,6 +395,10 @@ class Rig:
             max_fee_per_gas=10**10,
             max_priority_fee_per_gas=tip,
         )
+
+    async def send(self, account: int, nonce: int) -> bytes:
+        """Give a transfer to both pools, through rollup-boost as a wallet of old would."""
+        raw = self.transfer(account, nonce)
         await self.rpc.call("eth_sendRawTransaction", "0x" + raw.hex())
         return raw
 

@@ -58,10 +58,10 @@ def prefixes(frames: list[FlashblockFrame], least: int) -> list[Envelope]:
 async def test_a_block_from_forkchoice_to_head(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         raws = [await rig.send(account, 0) for account in range(3)]
-        first = await rig.block()
-        second = await rig.block()
+        first = await rig.block(flashblocks=2)
+        second = await rig.block(flashblocks=2)
         assert [envelope.payload.block_number for envelope in (first, second)] == [1, 2]
-        assert set(raws) <= set(first.payload.transactions)
+        assert set(raws) <= {*first.payload.transactions, *second.payload.transactions}
         of_first = [one for one in rig.text if one.number == 1]
         assert [one.index for one in of_first] == list(range(len(of_first)))
         assert len(of_first) > 1
@@ -86,9 +86,11 @@ async def test_the_stream_holds_committed_flashblocks_only(tmp_path: Path) -> No
 async def test_without_required_commits_judged_flashblocks_are_streamed(tmp_path: Path) -> None:
     async with running(tmp_path, commit_required=False) as rig:
         rig.ledger.lead(False)
-        envelope = await rig.block()
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.text) >= 2, "two are streamed")
+        envelope = await rig.engine.get_payload(payload_id)
+        await until(lambda: envelope == assemble(rig.text), "the block is what was streamed, to the last flashblock")
         assert rig.ledger.offers == []
-        assert envelope == assemble(rig.text)
 
 
 async def test_a_builder_gone_mid_block_leaves_the_committed_prefix(tmp_path: Path) -> None:
@@ -334,6 +336,46 @@ async def test_a_foreign_builder_that_streams_json_is_understood(tmp_path: Path)
             await until(lambda: len(rig.ledger.open) == FLASHBLOCKS_PER_BLOCK + 1, "all are committed")
             envelope = await rig.engine.get_payload(payload_id)
             assert envelope == prefix(rig.builder.source.made, FLASHBLOCKS_PER_BLOCK + 1)
+
+
+async def test_a_builder_that_hangs_delays_nothing(tmp_path: Path) -> None:
+    """Its ports accept and never answer: calls to it run into their time-out while blocks go on."""
+    writers: list[asyncio.StreamWriter] = []
+    silent = await asyncio.start_server(lambda reader, writer: writers.append(writer), "127.0.0.1", 0)
+    port = silent.sockets[0].getsockname()[1]
+    try:
+        hung = {"builder_url": f"http://127.0.0.1:{port}", "builder_ws_url": f"ws://127.0.0.1:{port}"}
+        async with running(tmp_path, builder_timeout_ms=60_000, **hung) as rig:
+            for number in (1, 2):
+                async with asyncio.timeout(10):
+                    assert (await rig.block()).payload.block_number == number
+            assert rig.boost.core.health.status == 206
+    finally:
+        silent.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+
+
+@pytest.mark.parametrize(("policy", "honest", "expected"), [("", True, 4), ("gas-used", True, 4), ("", False, 1)])
+async def test_a_whole_block_of_the_builder_is_answered_only_if_valid(
+    tmp_path: Path, policy: str, honest: bool, expected: int
+) -> None:
+    """Without commits and flashblocks rollup-boost is what it was before flashblocks."""
+    async with running(tmp_path, scripted=True, commit_required=False, block_selection_policy=policy) as rig:
+        source = rig.builder.source
+        source.script, source.whole = (lambda frames: []), True
+        for account in range(3):
+            await rig.builder.client.submit(rig.transfer(account, 0))
+        payload_id = await rig.open_block()
+        await until(lambda: source.made, "the builder has built")
+        if not honest:
+            source.made = [redone(frame, diff(state_root=ZERO_ROOT)) for frame in source.made]
+        envelope = await rig.engine.get_payload(payload_id)
+        assert len(envelope.payload.transactions) == expected
+        assert rig.boost.core.health.status == (200 if honest else 206)
+        assert rig.text == []
+        await rig.insert(envelope)
 
 
 # The doors: JWT, routing, probes, debug API

@@ -4,6 +4,7 @@ import pytest
 
 from flashblocks.rollup_boost.assembly import Block, Progress
 from flashblocks.wire.assembly import assemble
+from flashblocks.wire.hexadecimal import WireError
 
 
 @pytest.fixture
@@ -16,7 +17,8 @@ def block(samples: SimpleNamespace) -> Block:
 
 
 def test_only_the_promised_prefix_is_the_block(samples: SimpleNamespace, block: Block) -> None:
-    assert block.envelope() is None
+    with pytest.raises(WireError):
+        block.envelope()
     for index in range(3):
         assert block.commit(samples.frame(samples.flashblock(index), epoch=1))
         block.check()
