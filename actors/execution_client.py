@@ -20,6 +20,7 @@ import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from actors.chain_backfill import ChainBackfill
+from actors.chain_opening import open_chain
 from actors.collector import BlockCollector
 from actors.engine_api import EngineApi
 from actors.eth_rpc import EthRpc
@@ -35,18 +36,15 @@ from flashblocks.execution.pool import PoolLimits, TransactionPool
 from flashblocks.execution.pool_rules import PoolHead, decode_for_pool
 from flashblocks.execution.recovery import ChainKeeper
 from flashblocks.execution.state import WorldState
-from flashblocks.execution.store import ChainStore, StoreError, StoreLocked
+from flashblocks.execution.store import StoreError
 from flashblocks.execution.transaction import Transaction, decode_transaction, recover_sender
 from flashblocks.wire.flashblock import Flashblock
 
 T = TypeVar("T")
 
-CHAIN_DIRECTORY = "chain"
 RECOVERY_THREADS = 2
 SLICE_S = 0.010  # a long import lets the sockets have a turn after this much work
 JUDGED_TRANSACTION_S_MAX = 1.0  # a builder stops far below; slower machines need some room
-LOCK_WAIT_S_MAX = 5.0
-LOCK_RETRY_S = 0.05
 MAINTENANCE_IDLE_S = 1.0
 MAINTENANCE_BUSY_S = 0.05
 EXECUTION_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -92,8 +90,7 @@ class ExecutionClient:
         self.spec, genesis, state = load_genesis(orjson.loads(Path(options.genesis_path).read_bytes()))
         self.keeper: ChainKeeper | None = None
         if options.data_dir:
-            self.keeper = ChainKeeper(_open_store(Path(options.data_dir) / CHAIN_DIRECTORY))
-            self.chain = self.keeper.open(self.spec, genesis, state)
+            self.keeper, self.chain = open_chain(Path(options.data_dir), self.spec, genesis, state, log)
         else:
             self.chain = Chain(self.spec, ChainBlock(genesis.header, (), (), state))
         self.follower = PayloadFollower(self.chain)
@@ -351,18 +348,6 @@ async def _in_slices(steps: Generator[None, None, T]) -> T:
         if time.perf_counter() - paused > SLICE_S:
             await asyncio.sleep(0)
             paused = time.perf_counter()
-
-
-def _open_store(directory: Path) -> ChainStore:
-    """Open the store, waiting a little for the process before us to be gone; raises StoreError."""
-    deadline = time.monotonic() + LOCK_WAIT_S_MAX
-    while True:
-        try:
-            return ChainStore(directory)
-        except StoreLocked:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(LOCK_RETRY_S)
 
 
 def _recover_all(transactions: Sequence[Transaction]) -> None:
