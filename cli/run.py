@@ -18,6 +18,7 @@ from cli.output import CommandError, note
 def configure(parser: argparse.ArgumentParser, arguments: list[str]) -> None:
     """Add the component and, when it is named, a flag for each of its settings."""
     parser.formatter_class = argparse.HelpFormatter
+    parser.allow_abbrev = False  # the settings of a component may begin alike
     parser.add_argument(
         "component", choices=sorted(COMPONENTS), metavar="COMPONENT", help=", ".join(sorted(COMPONENTS))
     )

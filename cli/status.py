@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
         console = Console()
         console.print(groups_table(snapshot))
+        console.print()
         console.print(others_table(snapshot))
     if silent:
         note(f"no answer from: {', '.join(silent)}")

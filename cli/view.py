@@ -51,7 +51,7 @@ def live(snapshot: Mapping[str, Any] | None, stream: StreamView, started_at: flo
     """The whole live view."""
     parts: list[RenderableType] = [_headline(snapshot, stream, now)]
     if snapshot is not None:
-        parts += [groups_table(snapshot), others_table(snapshot)]
+        parts += ["", groups_table(snapshot), "", others_table(snapshot)]
     up_s = int(now - started_at)
     footer = f"up {up_s // 3600:d}:{up_s // 60 % 60:02d}:{up_s % 60:02d} · Ctrl-C ends the cluster"
     return Panel(Group(*parts), title="flashblocks", subtitle=footer, border_style="blue")
@@ -76,7 +76,7 @@ def _headline(snapshot: Mapping[str, Any] | None, stream: StreamView, now: float
     ]
     table = Table.grid(expand=True)
     for name, _ in cells:
-        table.add_column(name, justify="center")
+        table.add_column(name, justify="center", ratio=1)
     table.add_row(*(Text(name, style="dim") for name, _ in cells))
     table.add_row(*(Text(value, style="bold" if "silent" not in value else "bold red") for _, value in cells))
     return table
@@ -103,9 +103,9 @@ def plain(snapshot: Mapping[str, Any] | None, stream: StreamView, now: float) ->
 def groups_table(snapshot: Mapping[str, Any]) -> Table:
     """A row per sequencer group, a column per component: role, health and height."""
     leader = snapshot["leader"]["group"] if snapshot["leader"] else None
-    table = Table(expand=True, box=None, padding=(1, 1, 0, 0), header_style="dim")
+    table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
     for column in ("group", "conductor", "op-node", "rollup-boost", "builder", "fallback-el"):
-        table.add_column(column)
+        table.add_column(column, ratio=1)  # fixed shares: a table that jumps about cannot be read
     for group in snapshot["groups"]:
         leading = group["name"] == leader
         name = Text(("▶ " if leading else "  ") + group["name"], style="bold green" if leading else "")
@@ -116,9 +116,9 @@ def groups_table(snapshot: Mapping[str, Any]) -> Table:
 
 def others_table(snapshot: Mapping[str, Any]) -> Table:
     """Proxies, rpc-nodes and ingresses in one row each."""
-    table = Table(expand=True, box=None, padding=(1, 1, 0, 0), header_style="dim")
+    table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
     for column in ("component", "state", "address"):
-        table.add_column(column)
+        table.add_column(column, ratio=1)
     for key, kind in (("proxies", "websocket-proxy"), ("rpc_nodes", "rpc-node"), ("ingress", "ingress")):
         for entry in snapshot[key]:
             table.add_row(f"  {entry['name']} ({kind})", _cell(entry), entry.get("ws") or entry["http"])
