@@ -13,6 +13,7 @@ from flashblocks.execution.calls import call, estimate_gas
 from flashblocks.execution.errors import CallReverted, InvalidTransaction
 from flashblocks.execution.reverts import revert_error
 from flashblocks.execution.rpc_arguments import LATEST, BlockName, block_name, call_arguments, overrides
+from flashblocks.preconf.simulate import read_simulation, simulate
 from flashblocks.wire.hexadecimal import data, quantity
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
 
@@ -46,14 +47,14 @@ class Beside:
 
 
 class RpcCalls:
-    """eth_call and eth_estimateGas of one rpc-node."""
+    """eth_call, eth_estimateGas and eth_simulateV1 of one rpc-node."""
 
     def __init__(self, view: RpcView, beside: Beside) -> None:
         self._view, self._beside = view, beside
 
     def methods(self) -> dict[str, Method]:
         """Name → coroutine, as `RpcServer` takes them."""
-        return {"eth_call": self.call, "eth_estimateGas": self.estimate_gas}
+        return {"eth_call": self.call, "eth_estimateGas": self.estimate_gas, "eth_simulateV1": self.simulate}
 
     async def call(self, message: Any, block: Any = None, state_overrides: Any = None, _blocks: Any = None) -> str:
         """eth_call: the output; code 3 with the revert data when the contract refuses."""
@@ -91,3 +92,10 @@ class RpcCalls:
         except InvalidTransaction as refused:
             raise RpcError(SERVER_ERROR, str(refused)) from None
         return quantity(gas)
+
+    async def simulate(self, request: Any, block: Any = None) -> list[dict[str, Any]]:
+        """eth_simulateV1: blocks of calls on top of a block, the pending one included."""
+        header, state = self._view.state(block, LATEST)
+        simulation = read_simulation(request)
+        hashes = self._view.chain.ancestor_hashes(header.parent_hash)
+        return await self._beside.run(lambda: simulate(self._view.spec, header, state, simulation, hashes))

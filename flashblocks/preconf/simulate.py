@@ -1,0 +1,237 @@
+"""`eth_simulateV1`: blocks of calls that never were, on top of a block that is, each seeing what those before it did.
+
+The base may be the pending block, so a wallet can show what a transaction will do after everything preconfirmed.
+Calls need no signature, nonce or fee (the method's `validation` is refused rather than half done).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from flashblocks.execution.block_state import BlockState, Environment
+from flashblocks.execution.calls import GAS_CAP_DEFAULT, AccountOverride, apply_overrides
+from flashblocks.execution.chain_spec import ChainSpec
+from flashblocks.execution.errors import InvalidTransaction
+from flashblocks.execution.fees import MESSAGE_PASSER
+from flashblocks.execution.header import EMPTY_REQUESTS_HASH, Header
+from flashblocks.execution.receipt import Receipt, bloom_bits
+from flashblocks.execution.reverts import revert_error
+from flashblocks.execution.rlp import RlpItem, encode, minimal_bytes
+from flashblocks.execution.rpc_arguments import address, call_arguments, overrides
+from flashblocks.execution.rpc_shapes import block_json, block_receipts_json
+from flashblocks.execution.state import WorldState
+from flashblocks.execution.system_calls import begin_block
+from flashblocks.execution.transact import PRECOMPILE_ADDRESSES, Outcome, call_unpaid
+from flashblocks.execution.transaction import Transaction, unsigned_transaction
+from flashblocks.execution.trie import ordered_root
+from flashblocks.wire.hexadecimal import WireError, data, to_bytes, to_int
+from flashblocks.wire.jsonrpc import EXECUTION_REVERTED, INVALID_PARAMS, RpcError
+
+BLOCKS_MAX = 256
+CALLS_MAX = 1_000
+BLOCK_TIME_S = 2
+
+INSUFFICIENT_FUNDS, INTRINSIC_GAS, BLOCK_GAS_LIMIT = -38014, -38013, -38015
+NUMBERS_NOT_ASCENDING, TIMES_NOT_ASCENDING, TOO_MANY = -38020, -38021, -38026
+VM_ERROR = -32015
+
+
+class SimulatedBlock(msgspec.Struct, frozen=True):
+    """One block to simulate: what differs from the rules of its parent, and its calls (arguments of `call_unpaid`)."""
+
+    header: dict[str, Any]
+    accounts: dict[bytes, AccountOverride]
+    calls: tuple[dict[str, Any], ...]
+
+
+class Simulation(msgspec.Struct, frozen=True):
+    """Everything of one request."""
+
+    blocks: tuple[SimulatedBlock, ...]
+    full_transactions: bool = False
+
+
+def read_simulation(obj: Any) -> Simulation:
+    """Read the first parameter; raises WireError or RpcError."""
+    if not isinstance(obj, dict) or not isinstance(obj.get("blockStateCalls"), list) or not obj["blockStateCalls"]:
+        raise RpcError(INVALID_PARAMS, "empty input")
+    for name in ("validation", "traceTransfers"):
+        if obj.get(name):
+            raise RpcError(INVALID_PARAMS, f"{name} is not supported")
+    blocks = tuple(_read_block(each) for each in obj["blockStateCalls"])
+    if len(blocks) > BLOCKS_MAX or sum(len(block.calls) for block in blocks) > CALLS_MAX:
+        raise RpcError(TOO_MANY, "too many blocks or calls")
+    return Simulation(blocks, bool(obj.get("returnFullTransactions")))
+
+
+_HEADER_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "number": ("number", to_int),
+    "time": ("timestamp", to_int),
+    "gasLimit": ("gas_limit", to_int),
+    "feeRecipient": ("fee_recipient", address),
+    "prevRandao": ("prev_randao", lambda value: to_bytes(value, 32)),
+    "baseFeePerGas": ("base_fee_per_gas", to_int),
+}
+
+
+def _read_block(obj: Any) -> SimulatedBlock:
+    if not isinstance(obj, dict):
+        raise WireError("blockStateCalls: expected objects")
+    header: dict[str, Any] = {}
+    for name, value in (obj.get("blockOverrides") or {}).items():
+        if name not in _HEADER_FIELDS:
+            raise WireError(f"blockOverrides: {name} is not supported")
+        field, read = _HEADER_FIELDS[name]
+        header[field] = read(value)
+    calls = obj.get("calls") or []
+    if not isinstance(calls, list):
+        raise WireError("calls: expected an array")
+    return SimulatedBlock(
+        header, overrides(obj.get("stateOverrides")) or {}, tuple(call_arguments(call) for call in calls)
+    )
+
+
+def simulate(
+    spec: ChainSpec,
+    base: Header,
+    state: WorldState,
+    simulation: Simulation,
+    block_hashes: Callable[[int], bytes | None],
+) -> list[dict[str, Any]]:
+    """The blocks that would follow `base`, as JSON; raises RpcError when one of them cannot be."""
+    known: dict[int, bytes] = {base.number: base.hash}
+    answers: list[dict[str, Any]] = []
+    parent, gas_left = base, GAS_CAP_DEFAULT
+    for block in simulation.blocks:
+        header = _header_after(parent, block.header, spec)
+        working = BlockState(state, Environment.of(spec, header, lambda n: known.get(n) or block_hashes(n)))
+        begin_block(working, header.parent_hash, header.parent_beacon_root)
+        apply_overrides(working, block.accounts)
+        transactions, receipts, outcomes = _run_calls(spec, working, header, block.calls, gas_left)
+        state = working.world()
+        header = _sealed(header, state, transactions, receipts)
+        gas_left -= header.gas_used
+        known[header.number] = header.hash
+        answers.append(_answer(header, transactions, receipts, outcomes, simulation.full_transactions))
+        parent = header
+    return answers
+
+
+def _header_after(parent: Header, changed: dict[str, Any], spec: ChainSpec) -> Header:
+    fields: dict[str, Any] = {
+        "number": parent.number + 1,
+        "timestamp": parent.timestamp + BLOCK_TIME_S,
+        "base_fee_per_gas": 0,
+        "gas_limit": parent.gas_limit,
+        "fee_recipient": parent.fee_recipient,
+        **changed,
+    }
+    if fields["number"] != parent.number + 1:
+        raise RpcError(NUMBERS_NOT_ASCENDING, f"block numbers must follow each other: {fields['number']}")
+    if fields["timestamp"] <= parent.timestamp:
+        text = f"block timestamps must be in order: {fields['timestamp']} <= {parent.timestamp}"
+        raise RpcError(TIMES_NOT_ASCENDING, text)
+    return Header(
+        parent_hash=parent.hash,
+        state_root=parent.state_root,
+        extra_data=parent.extra_data,
+        requests_hash=EMPTY_REQUESTS_HASH if spec.is_isthmus(fields["timestamp"]) else None,
+        **fields,
+    )
+
+
+def _run_calls(
+    spec: ChainSpec, working: BlockState, header: Header, calls: Sequence[dict[str, Any]], gas_left: int
+) -> tuple[list[Transaction], list[Receipt], list[Outcome]]:
+    transactions: list[Transaction] = []
+    receipts: list[Receipt] = []
+    outcomes: list[Outcome] = []
+    used = 0
+    for arguments in calls:
+        room = min(header.gas_limit, gas_left) - used
+        gas = arguments.get("gas", room)
+        if gas > header.gas_limit - used:
+            raise RpcError(BLOCK_GAS_LIMIT, f"block gas limit reached: {gas} > {header.gas_limit - used}")
+        tx = _transaction(spec, working, arguments, min(gas, room))
+        need, have = tx.value, working.get_balance(tx.sender)
+        if have < need:
+            text = f"insufficient funds for gas * price + value: address {data(tx.sender)} have {have} want {need}"
+            raise RpcError(INSUFFICIENT_FUNDS, text)
+        try:
+            outcome = call_unpaid(working, PRECOMPILE_ADDRESSES | {header.fee_recipient}, tx, 0)
+        except InvalidTransaction as error:
+            raise RpcError(INTRINSIC_GAS, str(error)) from None
+        working.end_transaction()
+        used += outcome.gas_used
+        receipts.append(_receipt(tx, outcome, used))
+        transactions.append(tx)
+        outcomes.append(outcome)
+    return transactions, receipts, outcomes
+
+
+def _receipt(tx: Transaction, outcome: Outcome, used: int) -> Receipt:
+    return Receipt(
+        type=tx.type,
+        status=int(outcome.success),
+        cumulative_gas_used=used,
+        gas_used=outcome.gas_used,
+        logs=outcome.logs,
+        bloom=bloom_bits(outcome.logs).to_bytes(256, "big"),
+        tx_hash=tx.hash,
+        contract_address=outcome.contract_address,
+    )
+
+
+def _transaction(spec: ChainSpec, working: BlockState, arguments: dict[str, Any], gas: int) -> Transaction:
+    """The call as a type-2 transaction with an empty signature, so that it has a hash and a place in the block."""
+    tx = unsigned_transaction(
+        sender=arguments.get("sender", bytes(20)),
+        to=arguments.get("to"),
+        data=arguments.get("data", b""),
+        value=arguments.get("value", 0),
+        gas_limit=gas,
+        access_list=arguments.get("access_list", ()),
+        authorizations=(),
+    )
+    tx.nonce = working.get_nonce(tx.sender)
+    access: list[RlpItem] = [[who, [slot.to_bytes(32, "big") for slot in slots]] for who, slots in tx.access_list]
+    numbers: list[RlpItem] = [minimal_bytes(each) for each in (spec.chain_id, tx.nonce, 0, 0, gas)]
+    tail: list[RlpItem] = [tx.to or b"", minimal_bytes(tx.value), tx.data, access, b"", b"", b""]
+    tx.raw = bytes((tx.type,)) + encode([*numbers, *tail])
+    return tx
+
+
+def _sealed(header: Header, state: WorldState, transactions: list[Transaction], receipts: list[Receipt]) -> Header:
+    bloom = 0
+    for receipt in receipts:
+        bloom |= int.from_bytes(receipt.bloom, "big")
+    return msgspec.structs.replace(
+        header,
+        state_root=state.root,
+        transactions_root=ordered_root([tx.raw for tx in transactions]),
+        receipts_root=ordered_root([receipt.consensus_rlp() for receipt in receipts]),
+        logs_bloom=bloom.to_bytes(256, "big"),
+        gas_used=receipts[-1].cumulative_gas_used if receipts else 0,
+        withdrawals_root=state.storage_root(MESSAGE_PASSER),
+    )
+
+
+def _answer(
+    header: Header, transactions: list[Transaction], receipts: list[Receipt], outcomes: list[Outcome], full: bool
+) -> dict[str, Any]:
+    shown = block_receipts_json(header, transactions, receipts)
+    calls = []
+    for outcome, receipt in zip(outcomes, shown, strict=True):
+        call = {
+            "returnData": data(outcome.output if outcome.success else b""),
+            "logs": receipt["logs"],
+            "gasUsed": receipt["gasUsed"],
+            "status": receipt["status"],
+        }
+        if outcome.error is not None:
+            error = revert_error(outcome.error, outcome.output)
+            code = error.code if error.code == EXECUTION_REVERTED else VM_ERROR
+            call["error"] = RpcError(code, error.message, error.data).to_json()
+        calls.append(call)
+    return block_json(header, transactions, receipts, full=full) | {"calls": calls}

@@ -1,0 +1,107 @@
+"""eth_simulateV1 on real execution: calls see the calls before them, blocks the blocks before them."""
+
+from typing import Any
+
+import pytest
+
+from chaos.erc20 import SUPPLY, balance_data, deployment_code, runtime_code, transfer_data
+from flashblocks.execution.accounts import TEST_ACCOUNTS
+from flashblocks.execution.genesis import default_genesis, load_genesis
+from flashblocks.preconf.simulate import read_simulation, simulate
+from flashblocks.wire.hexadecimal import WireError, data, to_bytes
+from flashblocks.wire.jsonrpc import RpcError
+
+SPEC, GENESIS, STATE = load_genesis(default_genesis())
+ALICE, BOB = TEST_ACCOUNTS[0].address, TEST_ACCOUNTS[1].address
+NOBODY = b"\x11" * 20
+TOKEN = bytes.fromhex("5fbdb2315678afecb367f032d93f642f64180aa3")  # Alice's first contract
+
+
+def run(*blocks: dict[str, Any], **options: Any) -> list[dict[str, Any]]:
+    request = read_simulation({"blockStateCalls": list(blocks)} | options)
+    return simulate(SPEC, GENESIS.header, STATE, request, lambda number: None)
+
+
+def call(sender: bytes, to: bytes | None, value: int = 0, calldata: bytes = b"") -> dict[str, Any]:
+    made = {"from": data(sender), "value": hex(value), "input": data(calldata)}
+    return made if to is None else made | {"to": data(to)}
+
+
+def test_calls_and_blocks_see_what_came_before() -> None:
+    first, second = run(
+        {"calls": [call(ALICE, None, calldata=deployment_code()), call(ALICE, TOKEN, 0, transfer_data(BOB, 5))]},
+        {"calls": [call(BOB, TOKEN, 0, balance_data(BOB)), call(ALICE, TOKEN, 0, balance_data(ALICE))]},
+    )
+    assert [each["status"] for each in first["calls"]] == ["0x1", "0x1"]
+    (log,) = first["calls"][1]["logs"]
+    assert (log["address"], log["blockHash"], log["logIndex"]) == (data(TOKEN), first["hash"], "0x0")
+    assert [int(each["returnData"], 16) for each in second["calls"]] == [5, SUPPLY - 5]
+    assert (first["number"], second["number"], second["parentHash"]) == ("0x1", "0x2", first["hash"])
+    assert int(second["timestamp"], 16) > int(first["timestamp"], 16) > GENESIS.header.timestamp
+    assert first["transactions"] == list(dict.fromkeys(first["transactions"]))
+
+
+def test_overrides_of_accounts_and_of_the_block() -> None:
+    probe = bytes.fromhex("435f524260205260405ff3")  # NUMBER at 0, TIMESTAMP at 32
+    (block,) = run(
+        {
+            "blockOverrides": {"time": hex(GENESIS.header.timestamp + 99), "feeRecipient": data(BOB)},
+            "stateOverrides": {data(NOBODY): {"code": data(probe), "balance": "0x5"}},
+            "calls": [call(ALICE, NOBODY), call(NOBODY, ALICE, 5)],
+        }
+    )
+    out = to_bytes(block["calls"][0]["returnData"])
+    assert (int.from_bytes(out[:32], "big"), int.from_bytes(out[32:], "big")) == (1, GENESIS.header.timestamp + 99)
+    assert block["calls"][1]["status"] == "0x1"
+    assert block["miner"] == data(BOB)
+
+
+def test_a_failed_call_is_an_answer_not_an_error() -> None:
+    code = {data(NOBODY): {"code": data(runtime_code())}, data(BOB): {"code": "0xfe"}}
+    (block,) = run(
+        {
+            "stateOverrides": code,
+            "calls": [call(ALICE, NOBODY), call(ALICE, BOB) | {"gas": "0xffff"}, call(ALICE, ALICE, 1)],
+        }
+    )
+    reverted, failed, fine = block["calls"]
+    assert (reverted["status"], reverted["error"]["code"]) == ("0x0", 3)
+    assert (failed["status"], failed["error"]["code"]) == ("0x0", -32015)
+    assert fine["status"] == "0x1"
+    assert "error" not in fine
+
+
+def test_full_transactions() -> None:
+    (block,) = run({"calls": [call(ALICE, BOB, 7)]}, returnFullTransactions=True)
+    (transaction,) = block["transactions"]
+    assert (transaction["from"], transaction["to"], transaction["value"]) == (data(ALICE), data(BOB), "0x7")
+
+
+@pytest.mark.parametrize(
+    ("block", "code"),
+    [
+        ({"calls": [call(NOBODY, ALICE, 1)]}, -38014),
+        ({"calls": [call(ALICE, BOB) | {"gas": "0x1"}]}, -38013),
+        ({"calls": [call(ALICE, BOB) | {"gas": hex(10**12)}]}, -38015),
+        ({"blockOverrides": {"number": "0x0"}}, -38020),
+        ({"blockOverrides": {"time": "0x1"}}, -38021),
+    ],
+)
+def test_what_cannot_be_is_refused(block: dict[str, Any], code: int) -> None:
+    with pytest.raises(RpcError) as refused:
+        run(block)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize("request_", [None, {}, {"blockStateCalls": []}, {"blockStateCalls": [{}], "validation": True}])
+def test_requests_that_are_none(request_: Any) -> None:
+    with pytest.raises(RpcError):
+        read_simulation(request_)
+
+
+def test_unknown_overrides_are_refused() -> None:
+    with pytest.raises(WireError, match="blockOverrides"):
+        run({"blockOverrides": {"difficulty": "0x1"}})
+    with pytest.raises(RpcError) as refused:
+        read_simulation({"blockStateCalls": [{}] * 300})
+    assert refused.value.code == -38026
