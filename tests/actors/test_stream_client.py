@@ -6,7 +6,7 @@ from websockets.asyncio.server import serve
 
 from actors.fanout import json_reply, to_response
 from actors.frame_link import FrameServer
-from actors.stream_client import StreamRefused, preconfirmed, stream
+from flashblocks.client import StreamRefused, preconfirmed, stream
 from flashblocks.wire.flashblock import (
     Flashblock,
     FlashblockBase,
