@@ -4,6 +4,7 @@ One queue by nonce per sender. Nothing is executed here: a transaction that cann
 then passes over its sender. All bounds are in `PoolLimits`; a full pool gives up what pays least.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
@@ -38,6 +39,7 @@ class Pooled(msgspec.Struct, frozen=True):
     cost: int  # wei, at most, when it came
     arrived: float  # seconds
     order: int
+    authorities: tuple[bytes, ...] = ()  # accounts whose code it sets (EIP-7702)
 
 
 class PoolCounts(msgspec.Struct, frozen=True):
@@ -64,6 +66,7 @@ class TransactionPool:
         self._by_hash: dict[bytes, Pooled] = {}
         self._queues: dict[bytes, Queue] = {}
         self._costs: dict[bytes, int] = {}
+        self._authorities: Counter[bytes] = Counter()  # how many transactions here set an account's code
         self._size_bytes = 0
         self._order = 0
         self._heads_seen = 0
@@ -126,10 +129,14 @@ class TransactionPool:
             raise InvalidTransaction("replacement transaction underpriced")
         if replaced is None:
             self._check_room_of_sender(tx, queue)
+        authorities = authorities_of(tx)
+        if any(len(self._queues.get(authority, {})) > 1 for authority in authorities):
+            raise InvalidTransaction("authority already reserved")
         self._make_room(tx, replaced)
         if replaced is not None:
             self._remove(replaced)
-        self._insert(tx, now)
+        self._place(Pooled(tx, self.head.cost(tx), now, self._order, authorities))
+        self._order += 1
 
     def best(self, base_fee: int, nonce_of: Callable[[bytes], int]) -> "BestTransactions":
         """What pays most first, at `base_fee` (wei), each sender's by nonce from `nonce_of(sender)` on.
@@ -187,6 +194,7 @@ class TransactionPool:
             assert self._costs[sender] == sum(pooled.cost for pooled in queue.values())
             assert all(pooled.tx.nonce == nonce and pooled.tx.sender == sender for nonce, pooled in queue.items())
         assert self._costs.keys() == self._queues.keys()
+        assert self._authorities == Counter(each for pooled in queued.values() for each in pooled.authorities)
         assert len(queued) <= self.limits.transactions_max
         assert self._size_bytes <= self.limits.size_bytes_max
 
@@ -202,15 +210,14 @@ class TransactionPool:
 
     def _check_room_of_sender(self, tx: Transaction, queue: Queue) -> None:
         account = self.head.state.account(tx.sender)
-        if account is not None and account.code.delegate is not None and (queue or tx.nonce != account.nonce):
+        if (account is not None and account.code.delegate is not None) or tx.sender in self._authorities:
             # A delegated account's balance can be swept by anyone's call, so only one transaction may count on it.
-            raise InvalidTransaction("in-flight transaction limit reached for delegated accounts")
+            if queue:
+                raise InvalidTransaction("in-flight transaction limit reached for delegated accounts")
+            if tx.nonce != (account.nonce if account else 0):
+                raise InvalidTransaction("gapped-nonce tx from delegated accounts")
         if len(queue) >= self.limits.transactions_per_sender_max:
             raise InvalidTransaction(f"account limit exceeded: {len(queue)} transactions of one sender in the pool")
-
-    def _insert(self, tx: Transaction, now: float) -> None:
-        self._place(Pooled(tx, self.head.cost(tx), now, self._order))
-        self._order += 1
 
     def _place(self, pooled: Pooled) -> None:
         tx = pooled.tx
@@ -219,6 +226,7 @@ class TransactionPool:
         self._queues.setdefault(sender, {})[tx.nonce] = pooled
         self._costs[sender] = self._costs.get(sender, 0) + pooled.cost
         self._size_bytes += len(tx.raw)
+        self._authorities.update(pooled.authorities)
         self.revision += 1
         self._note_tail(sender)
 
@@ -230,6 +238,7 @@ class TransactionPool:
         del self._by_hash[tx.hash]
         self._costs[sender] -= pooled.cost
         self._size_bytes -= len(tx.raw)
+        self._authorities -= Counter(pooled.authorities)
         self.revision += 1
         if not queue:
             del self._queues[sender]
@@ -372,6 +381,17 @@ class BestTransactions:
     def invalidate(self, sender: bytes) -> None:
         """A transaction of this sender was not included: leave out everything of the sender that comes after it."""
         self._invalid.add(sender)
+
+
+def authorities_of(tx: Transaction) -> tuple[bytes, ...]:
+    """The accounts whose code the transaction sets; an authorization whose signature is none sets nothing."""
+    found = []
+    for authorization in tx.authorization_list:
+        try:
+            found.append(authorization.authority())
+        except InvalidTransaction:
+            continue
+    return tuple(found)
 
 
 def effective_tip(tx: Transaction, base_fee: int) -> int:

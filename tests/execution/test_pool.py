@@ -17,8 +17,9 @@ from flashblocks.execution.header import Header
 from flashblocks.execution.keccak import hashed_address
 from flashblocks.execution.pool import BestTransactions, PoolLimits, TransactionPool, effective_tip
 from flashblocks.execution.pool_rules import PoolHead, decode_for_pool
+from flashblocks.execution.signing import sign_authorization, sign_transaction
 from flashblocks.execution.state import Account, WorldState
-from flashblocks.execution.transaction import Transaction, decode_transaction, encode_deposit
+from flashblocks.execution.transaction import SET_CODE_TYPE, Transaction, decode_transaction, encode_deposit
 
 GWEI = 10**9
 ETHER = 10**18
@@ -119,9 +120,34 @@ def test_a_contract_does_not_send_but_a_delegated_account_does_once() -> None:
     with pytest.raises(InvalidTransaction, match="sender not an eoa"):
         pool_of(state_of(code=Code.of(b"\x60\x00"))).add(signed(), 0.0)
     delegated = pool_of(state_of(code=Code.of(b"\xef\x01\x00" + bytes(20))))
+    with pytest.raises(InvalidTransaction, match="gapped-nonce tx from delegated accounts"):
+        delegated.add(signed(nonce=1), 0.0)
     delegated.add(signed(), 0.0)
     with pytest.raises(InvalidTransaction, match="in-flight transaction limit reached for delegated accounts"):
         delegated.add(signed(nonce=1), 0.0)
+
+
+def test_a_pending_authorization_counts_as_a_delegation() -> None:
+    wish = sign_authorization(KEYS[1], 901, b"\x55" * 20, 0)
+    set_code = decode_for_pool(
+        sign_transaction(
+            KEYS[0], chain_id=901, nonce=0, to=bytes(20), gas_limit=100_000, max_fee_per_gas=100 * GWEI,
+            authorization_list=[wish, wish._replace(r=0)], kind=SET_CODE_TYPE,
+        )
+    )  # fmt: skip
+    pool = pool_of()
+    pool.add(signed(1, 0), 0.0)
+    pool.add(signed(1, 1), 0.0)
+    with pytest.raises(InvalidTransaction, match="authority already reserved"):
+        pool.add(set_code, 0.0)
+    pool.remove(signed(1, 1).hash)
+    pool.add(set_code, 0.0)
+    pool.check()
+    with pytest.raises(InvalidTransaction, match="in-flight transaction limit reached"):
+        pool.add(signed(1, 1), 0.0)
+    pool.remove(set_code.hash)
+    pool.check()
+    pool.add(signed(1, 1), 0.0)
 
 
 def test_the_l1_fee_counts_as_a_cost() -> None:
