@@ -1,0 +1,52 @@
+"""Names operators know from the original components: each means a setting that exists, with its unit."""
+
+import pytest
+
+from actors.aliases import aliases_of
+from actors.process import COMPONENTS, settings_type
+from actors.settings import environment_name, field_types, from_environment, load
+
+EVERY = [(component, flag) for component in sorted(COMPONENTS) for flag in aliases_of(component)]
+
+
+@pytest.mark.parametrize(("component", "flag"), EVERY, ids=[f"{component} --{flag}" for component, flag in EVERY])
+def test_every_alias_means_a_setting_that_exists(component: str, flag: str) -> None:
+    assert aliases_of(component)[flag].field in field_types(settings_type(component))
+
+
+@pytest.mark.parametrize(
+    ("component", "flag", "name"),
+    [
+        ("conductor", "raft.server.id", "OP_CONDUCTOR_RAFT_SERVER_ID"),
+        ("op-node", "sequencer.sealing-duration", "OP_NODE_SEQUENCER_SEALING_DURATION"),
+        ("websocket-proxy", "upstream-ws", "UPSTREAM_WS"),
+        ("rollup-boost", "l2-jwt-path", "L2_JWT_PATH"),
+    ],
+)
+def test_environment_names_are_the_upstream_ones(component: str, flag: str, name: str) -> None:
+    assert environment_name(component, flag) == name
+
+
+@pytest.mark.parametrize(
+    ("component", "environment", "field", "value"),
+    [
+        ("builder", {"CHAIN_BLOCK_TIME": "2000"}, "block_time_s", "2"),
+        ("builder", {"FLASHBLOCK_BLOCK_TIME": "250"}, "flashblock_time_ms", "250"),
+        ("op-node", {"OP_NODE_SEQUENCER_SEALING_DURATION": "1.5s"}, "sealing_duration_ms", "1500"),
+        ("op-node", {"OP_NODE_SEQUENCER_SEALING_DURATION": "60"}, "sealing_duration_ms", "60"),
+        ("websocket-proxy", {"LISTEN_ADDR": "0.0.0.0:8545"}, "port", "8545"),
+    ],
+)
+def test_units_are_converted(component: str, environment: dict[str, str], field: str, value: str) -> None:
+    warnings: list[str] = []
+    found = from_environment(component, settings_type(component), environment, warnings.append)
+    assert found[field] == value
+    assert warnings == []
+
+
+def test_a_proxy_can_be_set_up_by_the_original_names_alone() -> None:
+    environment = {"UPSTREAM_WS": "ws://a/ws,ws://b/ws", "PER_IP_CONNECTION_LIMIT": "0", "ENABLE_COMPRESSION": "true"}
+    kind = settings_type("websocket-proxy")
+    settings = load(kind, from_environment("websocket-proxy", kind, environment, lambda text: None))
+    assert getattr(settings, "upstream_ws") == ["ws://a/ws", "ws://b/ws"]  # noqa: B009 – the type is only known here
+    assert getattr(settings, "enable_compression") is True  # noqa: B009
