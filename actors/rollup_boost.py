@@ -76,6 +76,7 @@ from flashblocks.wire.jwt import read_secret
 METRICS_PREFIX = "rollup_boost_"
 PARENTS_REMEMBERED_MAX = 64
 CLOSE_S_MAX = 1.0
+HARMLESS = ("tail", "late", "duplicate", "superseded", "distrusted")  # what follows from something said before
 RESEND_CONNECT_S_MAX = 0.5
 
 
@@ -265,7 +266,8 @@ class RollupBoost:
         self.metrics.count(f"flashblocks_service_{metric}", amount)
         if reason:
             self.metrics.count("flashblocks_not_streamed", amount, reason=reason)
-            self._log.warning("flashblock not streamed", metric=metric, reason=reason, detail=detail)
+            say = self._log.debug if reason in HARMLESS else self._log.warning
+            say("flashblock not streamed", metric=metric, reason=reason, detail=detail)
 
     def _note_missing(self, flashblocks: int) -> None:
         """Upstream's measure: how many fewer than in the fullest block so far."""
