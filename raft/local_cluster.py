@@ -18,7 +18,7 @@ import msgspec
 
 from raft.member import Load, MemberConfig
 
-READY_TIMEOUT_S: Final = 20.0
+READY_TIMEOUT_S: Final = 60.0
 ASK_TIMEOUT_S: Final = 10.0
 STOP_TIMEOUT_S: Final = 5.0
 LINE_BYTES_MAX: Final = 64 * 1024 * 1024

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -35,6 +36,7 @@ from raft.syncobj import DISCARDED, LEADER, MISSING_LEADER, NOT_LEADER, QUEUE_FU
 
 TRANSFER_RETRY_S: Final = 0.002
 """How often a transfer looks whether its target is level, and whether leadership has moved."""
+TRANSFER_ASK_AGAIN_S: Final = 0.1
 UNKNOWN_REASONS: Final = {DISCARDED: "discarded"}
 
 _log = logging.getLogger(__name__)
@@ -234,22 +236,24 @@ class RaftNode:
             self._transferring = False
 
     async def _transfer(self, target: str | None, timeout_s: float) -> Transferred | Refused | Unknown:
-        asked = False
+        asked_at: float | None = None
         try:
             async with asyncio.timeout(timeout_s):
                 if self._outstanding:
                     await asyncio.wait(self._outstanding)
-                while not asked and self.is_leader:
-                    chosen = target if target is not None else self._best_successor()
-                    asked = chosen is not None and await self._ask_to_take_over(chosen)
-                    if not asked:
-                        await asyncio.sleep(TRANSFER_RETRY_S)
-                while (leader := self.leader()) is None or leader == self.node_id:  # noqa: ASYNC110 - no event tells it
+                while (leader := self.leader()) is None or leader == self.node_id:
+                    now = time.monotonic()
+                    if self.is_leader and (asked_at is None or now - asked_at > TRANSFER_ASK_AGAIN_S):
+                        chosen = target if target is not None else self._best_successor()
+                        if chosen is not None and await self._ask_to_take_over(chosen):
+                            asked_at = now
                     await asyncio.sleep(TRANSFER_RETRY_S)
         except TimeoutError:
-            if asked or not self.is_leader:
+            if asked_at is not None or not self.is_leader:
                 return Unknown("timeout")
-            return Refused(Reason.NOT_CAUGHT_UP, f"{target or 'no member'} is connected and level with this leader")
+            return Refused(
+                Reason.NOT_CAUGHT_UP, f"{target or 'no other member'} is not connected or not level with this leader"
+            )
         return Transferred(leader, self.term)
 
     def _best_successor(self) -> str | None:

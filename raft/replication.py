@@ -121,3 +121,35 @@ def election_rank(self_id: str, leader: str, connected: set[str]) -> int:
     """Position of this node among the survivors of a leader: how many stand for election before it."""
     survivors = sorted((connected | {self_id}) - {leader})
     return survivors.index(self_id)
+
+
+class PreVotes:
+    """One node's pre-votes: a round is won by a majority, unless a leader was heard of since it began."""
+
+    def __init__(self, members: int) -> None:
+        self._members = members
+        self._round = 0
+        self._began_at = 0.0
+        self._granted: set[str] = set()
+        self._won = False
+
+    def begin(self, now: float, own: str) -> int:
+        """Start a round with one's own vote; its number, to be quoted by the answers."""
+        self._round += 1
+        self._began_at = now
+        self._granted = {own}
+        self._won = False
+        return self._round
+
+    def grant(self, node: str, round_: int, heard_leader_at: float) -> bool:
+        """Count an answer; True exactly when it completes a majority."""
+        if round_ != self._round or self._won or heard_leader_at > self._began_at:
+            return False
+        self._granted.add(node)
+        self._won = len(self._granted) * 2 > self._members
+        return self._won
+
+    def take(self) -> bool:
+        """Whether a round was won and not yet used; it is used now."""
+        won, self._won = self._won, False
+        return won

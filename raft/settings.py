@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -78,6 +78,10 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Log entries kept behind a snapshot so that a node that was away shortly needs no snapshot."""
     trailing_bytes_max: int = 32 * 1024 * 1024
 
+    def __repr__(self) -> str:
+        """Without the password, which must not end up in a log."""
+        return f"RaftSettings(node_id={self.node_id!r}, peers={self.peers!r}, data_dir={str(self.data_dir)!r}, …)"
+
     def __post_init__(self) -> None:
         self._check_members()
         self._check_times()
@@ -142,3 +146,29 @@ def split_address(address: str, of: str) -> tuple[str, int]:
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise RaftSettingsError(f"address of {of} is {address!r}, expected host:port")
     return host.strip("[]"), int(port)
+
+
+def library_options(settings: RaftSettings) -> dict[str, Any]:
+    """The settings under the consensus library's names; what is fixed here was measured, not chosen.
+
+    With batching an entry waits up to a period; entries above the batch size go through a faulty path; forking a
+    process full of threads is not safe; a command that waits for a leader would reach another one than meant.
+    """
+    return {
+        "autoTick": False,
+        "autoTickPeriod": settings.tick_period_s,
+        "commandsQueueSize": settings.commands_queue_max,
+        "raftMinTimeout": settings.raft_min_timeout_s,
+        "raftMaxTimeout": settings.raft_max_timeout_s,
+        "appendEntriesPeriod": settings.append_entries_period_s,
+        "leaderFallbackTimeout": settings.leader_fallback_timeout_s,
+        "connectionTimeout": settings.connection_timeout_s,
+        "connectionRetryTime": settings.connection_retry_s,
+        "appendEntriesUseBatch": False,
+        "appendEntriesBatchSizeBytes": settings.append_batch_bytes_max,
+        "commandsWaitLeader": False,
+        "dynamicMembershipChange": False,
+        "logCompactionMinEntries": settings.compaction_entries,
+        "logCompactionMinTime": settings.compaction_interval_s,
+        "useFork": False,
+    }

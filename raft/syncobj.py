@@ -21,7 +21,6 @@ import queue
 import random
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pysyncobj.syncobj as library
@@ -33,10 +32,12 @@ from pysyncobj.version import VERSION
 
 from raft.journal import REJOINING_FILE, SNAPSHOT_FILE, Journal, JournalDamaged
 from raft.ledger import Answer, Event, Ledger, SnapshotError, decode_command
-from raft.replication import Message, as_good_as, election_rank, repair_append, term_at, well_formed
-from raft.settings import RaftSettings
+from raft.link import Poller
+from raft.replication import Message, PreVotes, as_good_as, election_rank, repair_append, term_at, well_formed
+from raft.settings import RaftSettings, library_options
 from raft.snapshots import Snapshot, SnapshotHeader, SnapshotStore, keep_from
 from raft.transport import Peer, Transport
+from raft.waker import Waker
 
 FOLLOWER: Final = 0
 CANDIDATE: Final = 1
@@ -89,26 +90,10 @@ if tuple(int(part) for part in VERSION.split(".")) < (0, 3, 17):
     raise UnsupportedLibrary(f"PySyncObj {VERSION} forgets its vote at a restart; at least 0.3.17 is needed")
 
 
-def _configuration(settings: RaftSettings, snapshot_path: Path) -> SyncObjConf:
-    return SyncObjConf(
-        autoTick=False,
-        autoTickPeriod=settings.tick_period_s,
-        commandsQueueSize=settings.commands_queue_max,
-        raftMinTimeout=settings.raft_min_timeout_s,
-        raftMaxTimeout=settings.raft_max_timeout_s,
-        appendEntriesPeriod=settings.append_entries_period_s,
-        leaderFallbackTimeout=settings.leader_fallback_timeout_s,
-        connectionTimeout=settings.connection_timeout_s,
-        connectionRetryTime=settings.connection_retry_s,
-        appendEntriesUseBatch=False,
-        appendEntriesBatchSizeBytes=settings.append_batch_bytes_max,
-        commandsWaitLeader=False,
-        dynamicMembershipChange=False,
-        logCompactionMinEntries=settings.compaction_entries,
-        logCompactionMinTime=settings.compaction_interval_s,
-        useFork=False,
-        fullDumpFile=str(snapshot_path),
-    )
+def _close_pipe(notifier: Any, poller: Poller) -> None:
+    poller.unsubscribe(notifier._PipeNotifier__pipeR)
+    os.close(notifier._PipeNotifier__pipeR)
+    os.close(notifier._PipeNotifier__pipeW)
 
 
 class Listener(Protocol):
@@ -154,6 +139,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
 
     _SyncObj__raftElectionDeadline: float
     _SyncObj__raftCommitIndex: int
+    _SyncObj__pipeNotifier: Any
 
     def __init__(
         self,
@@ -174,15 +160,11 @@ class Consensus(SyncObj):  # type: ignore[misc]
         self._replayed_to = journal[-1][1] if len(journal) else 0
         self._leader_committed: int | None = None
         """The commit index the current leader announced last; the library's own notion is only what is proven."""
-        self._prevote_round = 0
-        self._prevote_began_at = 0.0
-        self._prevotes: set[str] = set()
-        self._prevote_won = False
+        self._pre_votes = PreVotes(len(settings.peers))
         self.malformed_messages = 0
         self._nodes = {name: Node(name) for name in settings.peers}
         snapshot_path = settings.data_dir / SNAPSHOT_FILE
-        conf = _configuration(settings, snapshot_path)
-        conf.journalFile = journal
+        conf = SyncObjConf(**library_options(settings), fullDumpFile=str(snapshot_path), journalFile=journal)
         conf.onStateChanged = self._on_state_changed
         own = self._nodes[settings.node_id]
         others = [node for node in self._nodes.values() if node is not own]
@@ -199,6 +181,8 @@ class Consensus(SyncObj):  # type: ignore[misc]
         )
         self._SyncObj__serializer = self._snapshots
         self._SyncObj__needLoadDumpFile = False
+        _close_pipe(self._SyncObj__pipeNotifier, self._poller)
+        self._SyncObj__pipeNotifier = self._waker = Waker(self._poller)
         self._begin_from_disk()
         # A fresh node knows of no leader; a pre-vote disturbs nobody, so it need not wait a whole time-out for one.
         self._SyncObj__raftElectionDeadline = monotonic() + random.uniform(*PREVOTE_RETRY_S)
@@ -219,7 +203,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
 
     def wake(self) -> None:
         """End the wait of a running `tick` (any thread)."""
-        self._SyncObj__pipeNotifier.notify()
+        self._waker.notify()
 
     def tick(self) -> None:
         """One round: elections, commits, sending, and a wait of at most the tick period for messages."""
@@ -248,13 +232,14 @@ class Consensus(SyncObj):  # type: ignore[misc]
         """Close port, links, files and pipes."""
         self._snapshots.close()
         self.destroy()
-        notifier = self._SyncObj__pipeNotifier
-        for descriptor in (notifier._PipeNotifier__pipeR, notifier._PipeNotifier__pipeW):
-            os.close(descriptor)
+        self._waker.close()
 
     def hand_over(self, target: str, callback: Callback) -> None:
-        """Ask a fully caught-up member to stand for election now."""
-        self.transferLeadership(self._nodes[target], callback)
+        """Ask a connected and fully caught-up member to stand for election now; SUCCESS says that it was asked."""
+        if self._nodes[target] in self._SyncObj__connectedNodes:
+            self.transferLeadership(self._nodes[target], callback)
+        else:
+            callback(None, FAIL_REASON.REQUEST_DENIED)
 
     def role(self) -> int:
         """FOLLOWER, CANDIDATE or LEADER (any thread)."""
@@ -414,8 +399,16 @@ class Consensus(SyncObj):  # type: ignore[misc]
             deliver(node, repair.message)
         finally:
             self._journal.keep_suffix = False
+        if message.get("serialized") is not None:
+            self._confirm_piece(node)
         if self.rejoining:
             self._consider_rejoined(message)
+
+    def _confirm_piece(self, node: Peer) -> None:
+        """The library answers only the last piece of a snapshot; a leader that hears nothing would step down."""
+        following = self._journal[-1][1] + 1
+        report = {"type": "next_node_idx", "next_node_idx": following, "reset": False, "success": False}
+        self.transport.send(node, self.outgoing(report))
 
     def _consider_rejoined(self, message: Message) -> None:
         """Level with a leader that has committed in its own term: whatever was acknowledged here before is back."""
@@ -455,16 +448,13 @@ class Consensus(SyncObj):  # type: ignore[misc]
         if self.rejoining:
             self._SyncObj__raftElectionDeadline = now + self._settings.raft_max_timeout_s
             return False
-        if self._SyncObj__transferInProgress or self._prevote_won or len(self._nodes) == 1:
-            self._prevote_won = False
+        if self._SyncObj__transferInProgress or self._pre_votes.take() or len(self._nodes) == 1:
             return True
         self._ask_for_pre_votes(now)
         return False
 
     def _ask_for_pre_votes(self, now: float) -> None:
-        self._prevote_round += 1
-        self._prevote_began_at = now
-        self._prevotes = {self._settings.node_id}
+        asked = self._pre_votes.begin(now, self._settings.node_id)
         self._SyncObj__raftElectionDeadline = now + random.uniform(*PREVOTE_RETRY_S)
         _, last_index, last_term = self._journal[-1]
         for node in self._SyncObj__otherNodes:
@@ -475,7 +465,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
                     "term": self._SyncObj__raftCurrentTerm,
                     "last_log_index": last_index,
                     "last_log_term": last_term,
-                    "round": self._prevote_round,
+                    "round": asked,
                 },
             )
 
@@ -495,14 +485,8 @@ class Consensus(SyncObj):  # type: ignore[misc]
         return recently and self.leader_name() is not None
 
     def _on_pre_vote_granted(self, node: Peer, message: Message) -> None:
-        if message["round"] != self._prevote_round or self._SyncObj__raftState == LEADER:
-            return
-        if self._heard_leader_at > self._prevote_began_at:
-            return
-        self._prevotes.add(node.id)
-        if len(self._prevotes) * 2 > len(self._nodes):
-            self._prevotes = set()
-            self._prevote_won = True
+        leading = self._SyncObj__raftState == LEADER
+        if not leading and self._pre_votes.grant(node.id, message["round"], self._heard_leader_at):
             self._SyncObj__raftElectionDeadline = 0.0
 
     def _step_down(self, term: int) -> None:

@@ -8,8 +8,10 @@ here runs on the Raft thread.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
+import threading
 from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, Protocol
@@ -68,6 +70,7 @@ class Transport:
         self._strangers: set[Link] = set()
         self._dialled_at: dict[str, float] = {}
         self._addresses: dict[str, tuple[int, Any]] = {}
+        self._resolving: set[str] = set()
         self._listener: socket.socket | None = None
         self._upkeep_at = 0.0
         self._encoded: tuple[object, bytes] = (None, b"")
@@ -161,12 +164,20 @@ class Transport:
             return
         self._dialled_at[name] = now
         address = self._addresses.get(name)
-        if address is None:
-            try:
-                address = self._addresses[name] = resolve(self._settings.peers[name], of=name)
-            except OSError:
-                return
-        self._dial(name, *address, now)
+        if address is not None:
+            self._dial(name, *address, now)
+        elif name not in self._resolving:
+            self._resolving.add(name)
+            threading.Thread(target=self._resolve, args=(name,), name=f"raft-resolve-{name}", daemon=True).start()
+
+    def _resolve(self, name: str) -> None:
+        """Look a member's address up beside the Raft thread: a slow name server must not cost the leader."""
+        try:
+            self._addresses[name] = resolve(self._settings.peers[name], of=name)
+        except OSError:
+            pass
+        finally:
+            self._resolving.discard(name)
 
     def _dial(self, name: str, family: int, address: Any, now: float) -> None:
         sock = socket.socket(family, socket.SOCK_STREAM)
@@ -265,6 +276,8 @@ class Transport:
             for name, dialled in list(self._dialling.items()):
                 if dialled is link:
                     del self._dialling[name]
+                    if not is_numeric(self._settings.peers[name], of=name):
+                        self._addresses.pop(name, None)  # the name may stand for another machine by now
             return
         if self._links.get(link.peer) is link:
             del self._links[link.peer]
@@ -308,6 +321,9 @@ class Transport:
     def addNode(self, node: Peer) -> None:
         """Keep a link to this member."""
         self._peers[node.id] = node
+        address = self._settings.peers[node.id]
+        if is_numeric(address, of=node.id):
+            self._addresses[node.id] = resolve(address, of=node.id)
 
     def dropNode(self, node: Peer) -> None:
         """Forget this member."""
@@ -331,6 +347,15 @@ def cluster_context(settings: RaftSettings) -> bytes:
     """What all members must agree on to talk at all: their names and the genesis block."""
     text = "\n".join(["flashblocks raft", *sorted(settings.peers), str(settings.genesis_number)])
     return sha256(text.encode() + settings.genesis_hash).digest()
+
+
+def is_numeric(address: str, of: str) -> bool:
+    """Whether an address names an IP directly, so that resolving it asks nobody."""
+    try:
+        ipaddress.ip_address(split_address(address, of)[0])
+    except ValueError:
+        return False
+    return True
 
 
 def resolve(address: str, of: str) -> tuple[int, Any]:

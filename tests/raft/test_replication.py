@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from raft.replication import Repair, as_good_as, election_rank, repair_append, term_at, well_formed
+from raft.replication import PreVotes, Repair, as_good_as, election_rank, repair_append, term_at, well_formed
 
 
 def log(*terms: int, first: int = 1) -> list[tuple[bytes, int, int]]:
@@ -120,6 +120,33 @@ class TestVotes:
         assert election_rank("e", "a", {"b", "c", "d"}) == 3
         assert election_rank("e", "a", {"d"}) == 1
         assert election_rank("b", "c", {"a", "c"}) == 1
+
+
+class TestPreVotes:
+    def test_a_majority_wins_once_and_is_used_once(self):
+        votes = PreVotes(members=5)
+        asked = votes.begin(10.0, "a")
+        assert [votes.grant(name, asked, heard_leader_at=0.0) for name in "bbcd"] == [False, False, True, False]
+        assert (votes.take(), votes.take()) == (True, False)
+
+    def test_answers_to_an_earlier_round_do_not_count(self):
+        votes = PreVotes(members=3)
+        old = votes.begin(10.0, "a")
+        votes.begin(11.0, "a")
+        assert not votes.grant("b", old, heard_leader_at=0.0)
+        assert not votes.take()
+
+    def test_a_leader_heard_of_meanwhile_ends_the_round(self):
+        votes = PreVotes(members=3)
+        asked = votes.begin(10.0, "a")
+        assert not votes.grant("b", asked, heard_leader_at=10.1)
+        assert not votes.take()
+
+    def test_a_new_round_forgets_a_victory(self):
+        votes = PreVotes(members=3)
+        assert votes.grant("b", votes.begin(10.0, "a"), heard_leader_at=0.0)
+        votes.begin(11.0, "a")
+        assert not votes.take()
 
 
 class TestMessages:

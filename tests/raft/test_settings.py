@@ -2,7 +2,7 @@
 
 import pytest
 
-from raft.settings import RaftSettings, RaftSettingsError, read_password, split_address
+from raft.settings import RaftSettings, RaftSettingsError, library_options, read_password, split_address
 
 GOOD = {
     "node_id": "sequencer-0",
@@ -66,3 +66,19 @@ def test_a_missing_or_short_password_is_refused(tmp_path):
 def test_addresses_may_be_names_or_ipv6():
     assert split_address("conductor-0.local:50050", of="x") == ("conductor-0.local", 50050)
     assert split_address("[::1]:50050", of="x") == ("::1", 50050)
+
+
+def test_the_password_is_not_shown():
+    settings = RaftSettings(**{**GOOD, "password": b"very secret password of 32 bytes"})
+    assert "secret" not in repr(settings)
+    assert "secret" not in f"{settings}"
+
+
+def test_the_library_is_told_what_was_measured():
+    options = library_options(RaftSettings(**GOOD))
+    assert (options["appendEntriesUseBatch"], options["commandsWaitLeader"], options["useFork"]) == (
+        False,
+        False,
+        False,
+    )
+    assert options["leaderFallbackTimeout"] <= options["raftMinTimeout"] < options["raftMaxTimeout"]
