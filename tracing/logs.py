@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -28,32 +29,32 @@ class LogFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._bytes_max = bytes_max
-        self._file = open(path, "ab", buffering=0)  # noqa: SIM115 – lives as long as the process
-        self._size = self._file.tell()
+        self._open()
 
     def write(self, line: bytes) -> int:
         """Append *line*; a full disk loses the line, not the component."""
         if self._size + len(line) > self._bytes_max:
-            self._start_anew()
+            self.close()
+            os.replace(self._path, self._path.with_name(self._path.name + ".1"))
+            self._open()
         try:
-            written = self._file.write(line)
+            written = os.write(self._descriptor, line)
         except OSError:
             return 0
-        self._size += len(line)
+        self._size += written
         return written
 
     def flush(self) -> None:
-        """Nothing waits in this process: the file is unbuffered."""
+        """Nothing waits in this process: every line is written at once."""
 
     def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+        """Close the file; done by itself when the log is no longer used."""
+        self._finalizer()
 
-    def _start_anew(self) -> None:
-        self._file.close()
-        os.replace(self._path, self._path.with_name(self._path.name + ".1"))
-        self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115
-        self._size = 0
+    def _open(self) -> None:
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._size = os.fstat(self._descriptor).st_size
+        self._finalizer = weakref.finalize(self, os.close, self._descriptor)
 
 
 class _Both:

@@ -1,0 +1,84 @@
+"""Structured logs: one JSON object per line with the same keys, a level, and a bound on the file."""
+
+import asyncio
+import logging
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tracing.logs import LogFile, forward_standard_library, get_logger
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_a_line_names_component_group_level_and_time(tmp_path: Path) -> None:
+    log = get_logger("conductor", 3, log_dir=tmp_path)
+    log.info("epoch claimed", epoch=7, block_hash=b"\xab\xcd", where=Path("/x"))
+    (line,) = lines(tmp_path / "conductor-3.jsonl")
+    assert line.pop("time")
+    assert line == {
+        "component": "conductor",
+        "group": 3,
+        "level": "info",
+        "event": "epoch claimed",
+        "epoch": 7,
+        "block_hash": "0xabcd",
+        "where": "/x",
+    }
+
+
+def test_lower_levels_are_left_out(tmp_path: Path) -> None:
+    log = get_logger("builder", 0, log_dir=tmp_path, level="warning")
+    log.info("not this")
+    log.warning("this")
+    assert [line["event"] for line in lines(tmp_path / "builder-0.jsonl")] == ["this"]
+
+
+def test_exceptions_carry_their_trace(tmp_path: Path) -> None:
+    log = get_logger("builder", 0, log_dir=tmp_path)
+    try:
+        raise ValueError("the reason")
+    except ValueError:
+        log.error("failed", exc_info=True)
+    assert "ValueError: the reason" in str(lines(tmp_path / "builder-0.jsonl")[0]["exception"])
+
+
+def test_a_full_file_is_kept_once_and_started_anew(tmp_path: Path) -> None:
+    file = LogFile(tmp_path / "log", bytes_max=10)
+    for number in range(4):
+        file.write(b"line %d\n" % number)
+    file.close()
+    assert (tmp_path / "log").read_bytes() == b"line 3\n"
+    assert (tmp_path / "log.1").read_bytes() == b"line 2\n"
+
+
+def test_an_existing_file_is_continued(tmp_path: Path) -> None:
+    get_logger("a", 0, log_dir=tmp_path).info("one")
+    get_logger("a", 0, log_dir=tmp_path).info("two")
+    assert [line["event"] for line in lines(tmp_path / "a-0.jsonl")] == ["one", "two"]
+
+
+def test_on_stderr_too_when_asked(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    get_logger("a", 0, log_dir=tmp_path, stderr=True).info("both")
+    get_logger("b", 0).info("only stderr")
+    written = [orjson.loads(line)["event"] for line in capfdbinary.readouterr().err.splitlines()]
+    assert written == ["both", "only stderr"]
+    assert [line["event"] for line in lines(tmp_path / "a-0.jsonl")] == ["both"]
+
+
+def test_warnings_of_the_standard_library_arrive(tmp_path: Path) -> None:
+    root = logging.getLogger()
+    before, level = root.handlers, root.level
+    try:
+        forward_standard_library(get_logger("a", 0, log_dir=tmp_path))
+        logging.getLogger("aiohttp.server").error("broken %s", "pipe")
+        logging.getLogger("asyncio").info("nobody cares")
+        asyncio.run(asyncio.sleep(0))
+    finally:
+        root.handlers = before
+        root.setLevel(level)
+    (line,) = lines(tmp_path / "a-0.jsonl")
+    assert (line["event"], line["logger"], line["level"]) == ("broken pipe", "aiohttp.server", "error")
