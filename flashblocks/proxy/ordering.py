@@ -287,12 +287,20 @@ class Ordering:
         return waited or not self._can_be_filled() or len(self._held) > self.settings.held_max
 
     def _can_be_filled(self) -> bool:
+        """Tell whether somebody may still send what is missing.
+
+        A lost upstream may come back and have it – but not after another one was asked and had nothing: what lies
+        between two committed flashblocks is the same in every ledger.
+        """
         senders = {held.upstream for held in self._held.values()}
         answered = self._gap.answered if self._gap is not None else set()
-        return any(
-            upstream not in answered if resumable else upstream in self._live and upstream not in senders
-            for upstream, resumable in self._resumable.items()
-        )
+        for upstream, resumable in self._resumable.items():
+            live = upstream in self._live
+            if resumable and upstream not in answered and (live or not answered):
+                return True
+            if not resumable and live and upstream not in senders:
+                return True
+        return False
 
     def _give_up(self) -> list[Decision]:
         """Say what is missing before the first held flashblock."""

@@ -189,6 +189,15 @@ def test_an_upstream_that_went_away_may_come_back_and_fill_the_gap():
     assert feed(made, arrival(7, 1, upstream=1, replay=True), now=0.97) == [(7, 1), (7, 2)]
 
 
+def test_a_lost_upstream_is_not_waited_for_when_another_one_had_nothing():
+    made = ordering(3)
+    feed(made, *(arrival(7, i) for i in range(3)))
+    assert feed(made, arrival(9, 0, parent=b"a block without flashblocks")) == [("ask", 0, (7, 3))]
+    assert shorten(made.upstream_down(1, 0.0)) == []
+    assert feed(made, arrival(9, 0, replay=True)) == [("ask", 2, (7, 3))]
+    assert feed(made, arrival(9, 0, upstream=2, replay=True)) == [("gap", 8, 0, 0), (9, 0)]
+
+
 def test_a_jump_over_whole_blocks_announces_the_first_missing_one():
     made = ordering(1, resumable=False)
     feed(made, *(arrival(7, i) for i in range(3)))
