@@ -4,14 +4,19 @@ from flashblocks.execution.keccak import keccak256
 
 LABEL_BYTES = 2
 
-_NAMED = {
-    "stop": 0x00, "add": 0x01, "mul": 0x02, "sub": 0x03, "div": 0x04, "lt": 0x10, "gt": 0x11, "eq": 0x14,
-    "iszero": 0x15, "and": 0x16, "or": 0x17, "not": 0x19, "shl": 0x1B, "shr": 0x1C, "keccak256": 0x20,
-    "address": 0x30, "balance": 0x31, "origin": 0x32, "caller": 0x33, "callvalue": 0x34, "calldataload": 0x35,
-    "calldatasize": 0x36, "calldatacopy": 0x37, "codecopy": 0x39, "gas": 0x5A, "pop": 0x50, "mload": 0x51,
-    "mstore": 0x52, "mstore8": 0x53, "sload": 0x54, "sstore": 0x55, "jump": 0x56, "jumpi": 0x57, "push0": 0x5F,
-    "call": 0xF1, "return": 0xF3, "revert": 0xFD, "selfbalance": 0x47, "selfdestruct": 0xFF, "create": 0xF0,
-}  # fmt: skip
+_FAMILIES = {
+    0x00: "stop add mul sub div sdiv mod smod addmod mulmod exp signextend",
+    0x10: "lt gt slt sgt eq iszero and or xor not byte shl shr sar",
+    0x20: "keccak256",
+    0x30: "address balance origin caller callvalue calldataload calldatasize calldatacopy codesize codecopy gasprice "
+    "extcodesize extcodecopy returndatasize returndatacopy extcodehash blockhash coinbase timestamp number prevrandao "
+    "gaslimit chainid selfbalance basefee blobhash blobbasefee",
+    0x50: "pop mload mstore mstore8 sload sstore jump jumpi pc msize gas jumpdest tload tstore mcopy push0",
+    0xF0: "create call callcode return delegatecall create2",
+    0xFA: "staticcall",
+    0xFD: "revert invalid selfdestruct",
+}
+_NAMED = {name: first + offset for first, names in _FAMILIES.items() for offset, name in enumerate(names.split())}
 _NAMED.update({f"dup{n}": 0x7F + n for n in range(1, 17)})
 _NAMED.update({f"swap{n}": 0x8F + n for n in range(1, 17)})
 _NAMED.update({f"log{n}": 0xA0 + n for n in range(5)})

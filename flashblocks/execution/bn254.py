@@ -16,8 +16,6 @@ PAIR_BYTES = G1_BYTES + G2_BYTES
 
 _BN_SNARK1 = 4  # libmcl's name for alt_bn128
 _COMPILED_TIME_VAR = 44  # units of a field element and of a scalar as the wheel was compiled
-_HEX = 16
-_TEXT_BYTES = 512
 
 
 class _G1(ctypes.Structure):
@@ -45,56 +43,86 @@ def _load() -> Any:
     if library.mclBn_init(_BN_SNARK1, _COMPILED_TIME_VAR) != 0:
         raise ImportError("libmclbn256 does not know alt_bn128")
     library.mclBn_verifyOrderG2(1)
+    pointer, size, data = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p
+    library.mclBnFp_setBigEndianMod.argtypes = library.mclBnFr_setBigEndianMod.argtypes = (pointer, data, size)
+    library.mclBnFp_getLittleEndian.argtypes = (pointer, size, pointer)
+    library.mclBnFp_getLittleEndian.restype = size
+    for name in ("mclBnG1_isZero", "mclBnG2_isValid", "mclBnGT_isOne"):
+        getattr(library, name).argtypes = (pointer,)
+    for name in ("mclBnG1_normalize", "mclBn_finalExp"):
+        getattr(library, name).argtypes = (pointer, pointer)
+    for name in ("mclBnG1_add", "mclBnG1_mul"):
+        getattr(library, name).argtypes = (pointer, pointer, pointer)
+    library.mclBn_millerLoopVec.argtypes = (pointer, pointer, pointer, size)
     return library
 
 
+_FIELD_WORDS = 32  # bytes of a field element inside a point
+_FIELD_SIZE = 32
+_FIELD_END = FIELD.to_bytes(32, "big")  # big-endian numbers of one length compare as bytes
+_ZERO = bytes(32)
+_ONE = (1).to_bytes(32, "big")
+
+
+_address = ctypes.addressof
 _mcl = _load()
-_ref = ctypes.byref
-_size = ctypes.c_size_t
+
+
+def _set_field(place: int, value: bytes) -> None:
+    """Write a big-endian field element to the address `place`, in libmcl's own form."""
+    if _mcl.mclBnFp_setBigEndianMod(place, value, _FIELD_SIZE):
+        raise ValueError("coordinate is not a field element")
 
 
 def _g1(data: bytes) -> _G1:
-    x, y = int.from_bytes(data[:32], "big"), int.from_bytes(data[32:64], "big")
-    if x >= FIELD or y >= FIELD:
+    x, y = data[:32], data[32:64]
+    if x >= _FIELD_END or y >= _FIELD_END:
         raise ValueError("coordinate is not a field element")
-    point = _G1()
-    if x == 0 and y == 0:
-        _mcl.mclBnG1_clear(_ref(point))
-        return point
-    text = f"1 {x:x} {y:x}".encode()
-    if _mcl.mclBnG1_setStr(_ref(point), text, _size(len(text)), _HEX):
-        raise ValueError("point is not on the curve")
+    point = _G1()  # zeros are the point at infinity
+    if x != _ZERO or y != _ZERO:
+        place = _address(point)
+        _set_field(place, x)
+        _set_field(place + _FIELD_WORDS, y)
+        _set_field(place + 2 * _FIELD_WORDS, _ONE)
+        # libmcl's own check also multiplies by the order, which every point of this curve has.
+        number = int.from_bytes(x, "big")
+        if (pow(int.from_bytes(y, "big"), 2, FIELD) - number * number * number - 3) % FIELD:
+            raise ValueError("point is not on the curve")
     return point
 
 
 def _g2(data: bytes) -> _G2:
-    words = [int.from_bytes(data[at : at + 32], "big") for at in (0, 32, 64, 96)]
-    if max(words) >= FIELD:
+    parts = [data[at : at + 32] for at in (32, 0, 96, 64)]  # the precompile has the imaginary part first
+    if max(parts) >= _FIELD_END:
         raise ValueError("coordinate is not a field element")
     point = _G2()
-    if not any(words):
-        _mcl.mclBnG2_clear(_ref(point))
-        return point
-    text = f"1 {words[1]:x} {words[0]:x} {words[3]:x} {words[2]:x}".encode()
-    if _mcl.mclBnG2_setStr(_ref(point), text, _size(len(text)), _HEX) or not _mcl.mclBnG2_isValidOrder(_ref(point)):
-        raise ValueError("point is not in the subgroup")
+    if any(part != _ZERO for part in parts):
+        place = _address(point)
+        for index, part in enumerate((*parts, _ONE)):
+            _set_field(place + index * _FIELD_WORDS, part)
+        if not _mcl.mclBnG2_isValid(place):  # on the curve and of the right order (verifyOrderG2)
+            raise ValueError("point is not in the subgroup")
     return point
 
 
 def _bytes(point: _G1) -> bytes:
-    if _mcl.mclBnG1_isZero(_ref(point)):
+    place = _address(point)
+    if _mcl.mclBnG1_isZero(place):
         return bytes(G1_BYTES)
-    _mcl.mclBnG1_normalize(_ref(point), _ref(point))
-    text = ctypes.create_string_buffer(_TEXT_BYTES)
-    size = _mcl.mclBnG1_getStr(text, _size(_TEXT_BYTES), _ref(point), _HEX)
-    _, x, y = text.raw[:size].split()
-    return int(x, 16).to_bytes(32, "big") + int(y, 16).to_bytes(32, "big")
+    _mcl.mclBnG1_normalize(place, place)
+    text = ctypes.create_string_buffer(32)
+    parts = []
+    for at in (place, place + _FIELD_WORDS):
+        size = _mcl.mclBnFp_getLittleEndian(ctypes.addressof(text), _FIELD_SIZE, at)
+        parts.append(text.raw[:size][::-1].rjust(32, b"\0"))
+    return b"".join(parts)
 
 
 def add(data: bytes) -> bytes:
     """The sum of the two points in 128 bytes."""
     a, b = _g1(data[:64]), _g1(data[64:])
-    _mcl.mclBnG1_add(_ref(a), _ref(a), _ref(b))
+    place = _address(a)
+    _mcl.mclBnG1_add(place, place, _address(b))
     return _bytes(a)
 
 
@@ -102,9 +130,9 @@ def multiply(data: bytes) -> bytes:
     """The point in the first 64 of 96 bytes, times the scalar in the rest."""
     point = _g1(data[:64])
     scalar = _Scalar()
-    text = str(int.from_bytes(data[64:96], "big") % ORDER).encode()
-    _mcl.mclBnFr_setStr(_ref(scalar), text, _size(len(text)), 10)
-    _mcl.mclBnG1_mul(_ref(point), _ref(point), _ref(scalar))
+    _mcl.mclBnFr_setBigEndianMod(_address(scalar), data[64:96], _FIELD_SIZE)
+    place = _address(point)
+    _mcl.mclBnG1_mul(place, place, _address(scalar))
     return _bytes(point)
 
 
@@ -119,6 +147,7 @@ def pairing_is_one(data: bytes) -> bool:
         left[index] = _g1(data[at : at + G1_BYTES])
         right[index] = _g2(data[at + G1_BYTES : at + PAIR_BYTES])
     product = _Gt()
-    _mcl.mclBn_millerLoopVec(_ref(product), left, right, _size(count))
-    _mcl.mclBn_finalExp(_ref(product), _ref(product))
-    return bool(_mcl.mclBnGT_isOne(_ref(product)))
+    place = _address(product)
+    _mcl.mclBn_millerLoopVec(place, _address(left), _address(right), count)
+    _mcl.mclBn_finalExp(place, place)
+    return bool(_mcl.mclBnGT_isOne(place))

@@ -297,7 +297,7 @@ def run_eels(world: dict[bytes, Any], raws: list[bytes], header: Header) -> Outc
         except EthereumException:
             found.append("invalid")
             continue
-        receipt = trie_get(output.receipts_trie, eels_rlp.encode(Uint(index)))
+        receipt: Any = trie_get(output.receipts_trie, eels_rlp.encode(Uint(index)))
         found.append(bytes(receipt) if isinstance(receipt, bytes) else bytes(eels_rlp.encode(receipt)))
         # OP credits the base fee to a vault instead of burning it.
         fee = U256((output.block_gas_used - before) * Uint(header.base_fee_per_gas))
