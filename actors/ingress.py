@@ -92,7 +92,8 @@ class Ingress:
         self._waiting: dict[bytes, asyncio.Future[Refusal | None]] = {}
         self._asking: dict[bytes, asyncio.Task[AccountFacts | None]] = {}
         self._sending: set[asyncio.Task[None]] = set()
-        self._up: set[str] = set()
+        self._up: set[str] = set()  # by their lifelines
+        self._answers: set[str] = set()  # by their last answer, for foreign targets that have no lifeline
         self._bug: asyncio.Future[None] | None = None
         registry = CollectorRegistry()
         self._accepted = Counter("ingress_transactions_accepted", "Transactions taken in", registry=registry)
@@ -238,9 +239,10 @@ class Ingress:
     def _probes(self) -> Probes:
         if self._terms is None:
             return Probes(ready=(503, "no execution client has answered yet"))
-        if not self._up:
+        up = len(self._up | self._answers)
+        if not up:
             return Probes(ready=(503, "no builder or execution client is up"))
-        return Probes(ready=(200, f"{len(self._up)} of {len(self._targets)} targets up"))
+        return Probes(ready=(200, f"{up} of {len(self._targets)} targets up"))
 
     # Accounts and terms ---------------------------------------------------------------------------------------------
 
@@ -354,6 +356,7 @@ class Ingress:
                 self._carry_out(self._outbox.target_up(time.monotonic(), url))
             else:
                 self._up.discard(url)
+                self._answers.discard(url)
 
         return change
 
@@ -391,8 +394,10 @@ class Ingress:
                 self._targets[send.target], [("eth_sendRawTransaction", (raw,)) for _, raw in raws]
             )
         except (RpcUnknown, RpcRefused):
+            self._answers.discard(send.target)
             self._carry_out(self._outbox.unanswered(time.monotonic(), send.target))
             return
+        self._answers.add(send.target)
         self._sent.labels(send.target).inc(len(raws))
         outcomes: dict[bytes, Answer] = {}
         for (tx_hash, _), answer in zip(raws, answers, strict=True):

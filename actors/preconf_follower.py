@@ -57,6 +57,7 @@ BACKFILL_BATCH_BLOCKS = 16
 BACKFILL_TRIES_MAX = 4
 FORK_DEPTH_BLOCKS_MAX = 64
 SHOWN_BLOCKS_MAX = 8
+MAINTENANCE_SLICES_PER_BLOCK = 4  # of a few milliseconds each, for snapshots and the index
 
 
 class _SetHead(msgspec.Struct, frozen=True):
@@ -300,8 +301,9 @@ class PreconfFollower:
             self._follower.settle(block_hash)
             change = self.chain.set_head(block_hash, *(label.hash for label in self._labels))
             self._follower.forget_below(self.chain.head.number)
-            if self._keeper is not None:
-                self._keeper.maintain(self.chain)
+            for _ in range(MAINTENANCE_SLICES_PER_BLOCK):
+                if self._keeper is None or not self._keeper.maintain(self.chain):
+                    break
             return change
 
         change = await self.in_evm(work)

@@ -166,6 +166,49 @@ async def test_a_stale_stream_falls_through_to_latest_and_recovers(sequencer: On
         await client.close()
 
 
+async def test_a_restart_finds_its_chain_on_disk(sequencer: OneSequencer, tmp_path: Path) -> None:
+    directory = str(tmp_path / "rpc")
+    async with node_behind(sequencer, data_dir=directory) as node:
+        for turn in range(3):
+            sequencer.begin()
+            sequencer.flashblock(sequencer.forge.transfer(0, turn))
+            await sequencer.seal()
+        await until(lambda: node.follower.chain.head.number == 3, "followed")
+        head = node.follower.chain.head.hash
+    async with node_behind(sequencer, data_dir=directory, execution_urls=[]) as node:
+        assert node.follower.chain.head.hash == head
+        client = RpcClient(node.server.url)
+        assert len((await client.call("eth_getBlockByNumber", "0x2", False))["transactions"]) == 2
+        assert await client.call("eth_getTransactionCount", data(ALICE.address), "pending") == "0x3"
+        await client.close()
+    log = next((tmp_path / "rpc" / "chain").glob("blocks-*.log"))
+    log.write_bytes(b"damage" + log.read_bytes()[6:])
+    async with node_behind(sequencer, data_dir=directory) as node:
+        await until(lambda: node.follower.chain.head.hash == head, "fetched again after the disk was damaged")
+
+
+async def test_with_a_dead_ingress_the_clients_get_the_transaction(sequencer: OneSequencer) -> None:
+    async with node_behind(sequencer, ingress_urls=["http://127.0.0.1:1"]) as node:
+        client = RpcClient(node.server.url, timeout_s=10)
+        tx_hash = await client.call("eth_sendRawTransaction", data(sequencer.forge.transfer(0, 0)))
+        assert bytes.fromhex(tx_hash[2:]) in sequencer.el.client.pool
+        await client.close()
+
+
+async def test_simulation_on_pending_sees_what_is_preconfirmed(
+    node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
+) -> None:
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0, to=9, value=5))
+    await shown(node, 1, 1)
+    spend = {"from": data(BOB.address), "to": data(ALICE.address), "value": hex(10_000 * 10**18 + 5)}
+    (block,) = await wallet.call("eth_simulateV1", {"blockStateCalls": [{"calls": [spend]}]}, "pending")
+    assert (block["number"], block["calls"][0]["status"]) == ("0x2", "0x1")
+    with pytest.raises(RpcRefused) as poor:
+        await wallet.call("eth_simulateV1", {"blockStateCalls": [{"calls": [spend]}]}, "latest")
+    assert poor.value.code == -38014
+
+
 async def test_eth_call_on_pending_runs_in_the_pending_block(
     node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
 ) -> None:
