@@ -159,7 +159,7 @@ def _height(status: Mapping[str, Any]) -> str:
     if status.get("number") is None:
         return ""
     index = status.get("index")
-    return f"#{status['number']}" + (f".{index}" if index is not None else "")
+    return f"#{status['number']}" + (f".{index}" if index is not None and index >= 0 else "")
 
 
 def _style(status: Mapping[str, Any]) -> str:
