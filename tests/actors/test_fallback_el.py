@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from actors.rpc_client import RpcClient, RpcRefused
+from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.errors import InvalidBlock
 from flashblocks.execution.payloads import block_of, envelope_of
@@ -362,5 +363,36 @@ async def test_killed_and_started_again_it_stands_where_it_stood(tmp_path: Path)
             assert len((await driver.make_block()).payload.transactions) == 2
             second.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(second.wait) == 0
+    finally:
+        await driver.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(3))
+async def test_a_kill_at_any_instant_loses_no_block_that_was_answered_valid(tmp_path: Path, seed: int) -> None:
+    ports = free_ports(2)
+    driver = Driver(FORGE, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
+    valid = [data(GENESIS_HASH)]
+    rng = random.Random(seed)
+    try:
+        for _ in range(3):
+            with process(tmp_path, ports) as running_process:
+                assert (await serving(driver))["hash"] in valid[-2:]
+                killer = asyncio.get_running_loop().call_later(rng.uniform(0.05, 0.6), running_process.kill)
+                try:
+                    while True:
+                        head, attributes = await driver.next_attributes()
+                        begun = await driver.choose(head, attributes)
+                        envelope = await driver.payload(begun["payloadId"])
+                        assert (await driver.insert(envelope))["status"] == "VALID"
+                        valid.append(data(envelope.payload.block_hash))
+                        await driver.choose(envelope.payload.block_hash)
+                except RpcUnknown:
+                    killer.cancel()
+        with process(tmp_path, ports):
+            assert (await serving(driver))["hash"] in valid[-2:]
+            last = await driver.rpc.call("eth_getBlockByHash", valid[-1], False)
+            assert last is not None and int(last["number"], 16) == len(valid) - 1
     finally:
         await driver.close()
