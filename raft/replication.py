@@ -124,17 +124,26 @@ def election_rank(self_id: str, leader: str, connected: set[str]) -> int:
 
 
 class PreVotes:
-    """One node's pre-votes: a round is won by a majority, unless a leader was heard of since it began."""
+    """One node's pre-votes, asked for and given.
 
-    def __init__(self, members: int) -> None:
+    A round is won by a majority, unless a leader was heard of since it began. A node favours one candidate for a
+    moment, so that of several that ask at once only one can win, and none deposes the other in its first breath.
+    """
+
+    def __init__(self, members: int, favour_s: float) -> None:
         self._members = members
+        self._favour_s = favour_s
+        self._favourite = ""
+        self._favoured_at = -1e9
+        self._own = ""
         self._round = 0
-        self._began_at = 0.0
+        self._began_at = -1e9
         self._granted: set[str] = set()
         self._won = False
 
     def begin(self, now: float, own: str) -> int:
         """Start a round with one's own vote; its number, to be quoted by the answers."""
+        self._own = own
         self._round += 1
         self._began_at = now
         self._granted = {own}
@@ -148,6 +157,25 @@ class PreVotes:
         self._granted.add(node)
         self._won = len(self._granted) * 2 > self._members
         return self._won
+
+    def favour(self, candidate: str, now: float) -> bool:
+        """Whether to give another node one's pre-vote; False while somebody else has it.
+
+        Of two that ask each other, the one whose name sorts first goes ahead and the other one withdraws.
+        """
+        if now - self._began_at < self._favour_s and self._granted:
+            if self._won or candidate > self._own:
+                return False
+            self._granted = set()
+            self._round += 1
+        if candidate != self._favourite and now - self._favoured_at < self._favour_s:
+            return False
+        self._favourite, self._favoured_at = candidate, now
+        return True
+
+    def abandon(self) -> None:
+        """A leader is there: a victory that was not used yet is void."""
+        self._won = False
 
     def take(self) -> bool:
         """Whether a round was won and not yet used; it is used now."""

@@ -55,6 +55,8 @@ REGULAR: Final = b"\x00"
 
 PREVOTE_RETRY_S: Final = (0.04, 0.08)
 """A pre-vote that failed is repeated after a random time of this range; it disturbs nobody."""
+PREVOTE_FAVOUR_S: Final = 0.05
+"""How long a pre-vote binds: about as long as the election that it allows takes on a busy machine."""
 STALL_S: Final = 0.1
 """If the thread was away for so long, received messages are read before an election is considered."""
 
@@ -160,7 +162,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
         self._replayed_to = journal[-1][1] if len(journal) else 0
         self._leader_committed: int | None = None
         """The commit index the current leader announced last; the library's own notion is only what is proven."""
-        self._pre_votes = PreVotes(len(settings.peers))
+        self._pre_votes = PreVotes(len(settings.peers), PREVOTE_FAVOUR_S)
         self.malformed_messages = 0
         self._nodes = {name: Node(name) for name in settings.peers}
         snapshot_path = settings.data_dir / SNAPSHOT_FILE
@@ -389,6 +391,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
             self.transport.send(node, {"type": "higher_term", "term": self._SyncObj__raftCurrentTerm})
             return
         self._heard_leader_at = monotonic()
+        self._pre_votes.abandon()
         self._leader_committed = message["commit_index"]
         entries = message.get("entries")
         if entries and entries[0][1] <= message["commit_index"]:
@@ -475,7 +478,8 @@ class Consensus(SyncObj):  # type: ignore[misc]
             self.transport.send(node, {"type": "higher_term", "term": term})
             return
         complete = as_good_as(message["last_log_term"], message["last_log_index"], self._journal)
-        if complete and not self.rejoining and not self._leader_lives():
+        free = not self.rejoining and not self._leader_lives()
+        if complete and free and self._pre_votes.favour(node.id, monotonic()):
             self.transport.send(node, {"type": "pre_vote_granted", "round": message["round"]})
 
     def _leader_lives(self) -> bool:

@@ -193,6 +193,29 @@ class TestLeadership:
         assert outcome.reason == Reason.NOT_CAUGHT_UP
         await append(leader, epoch)
 
+    async def test_a_transfer_to_a_member_that_is_level_but_away_is_refused(self, make_group, until):
+        group = make_group()
+        await group.start()
+        leader = await group.leader()
+        await claim(leader)
+        await until(lambda: all(member.lag_entries == 0 for member in leader.members()))
+        away = next(name for name in group.nodes if name != leader.node_id)
+        await group.nodes[away].close()
+        await until(lambda: away not in leader.status()["connected"])
+        outcome = await leader.transfer_leadership(away, 0.2)
+        assert isinstance(outcome, Refused)
+        assert outcome.reason == Reason.NOT_CAUGHT_UP
+        assert leader.is_leader
+
+    async def test_members_may_be_addressed_by_host_name(self, make_group):
+        group = make_group()
+        named = {name: address.replace("127.0.0.1", "localhost") for name, address in group.peers.items()}
+        for name in group.nodes:
+            group.nodes[name] = RaftNode(group.settings(name, peers=named, listen=group.peers[name]))
+        await group.start()
+        leader = await group.leader()
+        await append(leader, await claim(leader))
+
     async def test_a_returning_member_does_not_depose_the_leader(self, make_group, until):
         group = make_group()
         await group.start()

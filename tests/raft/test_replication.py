@@ -124,26 +124,54 @@ class TestVotes:
 
 class TestPreVotes:
     def test_a_majority_wins_once_and_is_used_once(self):
-        votes = PreVotes(members=5)
+        votes = PreVotes(5, favour_s=0.05)
         asked = votes.begin(10.0, "a")
         assert [votes.grant(name, asked, heard_leader_at=0.0) for name in "bbcd"] == [False, False, True, False]
         assert (votes.take(), votes.take()) == (True, False)
 
     def test_answers_to_an_earlier_round_do_not_count(self):
-        votes = PreVotes(members=3)
+        votes = PreVotes(3, favour_s=0.05)
         old = votes.begin(10.0, "a")
         votes.begin(11.0, "a")
         assert not votes.grant("b", old, heard_leader_at=0.0)
         assert not votes.take()
 
     def test_a_leader_heard_of_meanwhile_ends_the_round(self):
-        votes = PreVotes(members=3)
+        votes = PreVotes(3, favour_s=0.05)
         asked = votes.begin(10.0, "a")
         assert not votes.grant("b", asked, heard_leader_at=10.1)
         assert not votes.take()
 
+    def test_a_victory_is_void_once_a_leader_is_there(self):
+        votes = PreVotes(3, favour_s=0.05)
+        assert votes.grant("b", votes.begin(10.0, "a"), heard_leader_at=0.0)
+        votes.abandon()
+        assert not votes.take()
+
+    def test_one_candidate_is_favoured_for_a_moment(self):
+        votes = PreVotes(3, favour_s=0.05)
+        assert votes.favour("b", 10.0)
+        assert not votes.favour("c", 10.04)
+        assert votes.favour("b", 10.04)
+        assert votes.favour("c", 10.10)
+
+    def test_of_two_that_ask_each_other_one_withdraws(self):
+        first, second = PreVotes(3, favour_s=0.05), PreVotes(3, favour_s=0.05)
+        asked = first.begin(10.0, "a")
+        withdrawn = second.begin(10.0, "b")
+        assert not first.favour("b", 10.01)
+        assert second.favour("a", 10.01)
+        assert first.grant("b", asked, heard_leader_at=0.0)
+        assert not second.grant("c", withdrawn, heard_leader_at=0.0)
+
+    def test_whoever_has_won_withdraws_no_more(self):
+        votes = PreVotes(3, favour_s=0.05)
+        assert votes.grant("c", votes.begin(10.0, "b"), heard_leader_at=0.0)
+        assert not votes.favour("a", 10.01)
+        assert votes.favour("a", 10.10)
+
     def test_a_new_round_forgets_a_victory(self):
-        votes = PreVotes(members=3)
+        votes = PreVotes(3, favour_s=0.05)
         assert votes.grant("b", votes.begin(10.0, "a"), heard_leader_at=0.0)
         votes.begin(11.0, "a")
         assert not votes.take()
