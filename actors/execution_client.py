@@ -47,6 +47,7 @@ SLICE_S = 0.010  # a long import lets the sockets have a turn after this much wo
 JUDGED_TRANSACTION_S_MAX = 1.0  # a builder stops far below; slower machines need some room
 MAINTENANCE_IDLE_S = 1.0
 MAINTENANCE_BUSY_S = 0.05
+COLLECT_S_MAX = 10.0  # garbage is collected after each block, and this often when there are none
 EXECUTION_BUCKETS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 
@@ -305,15 +306,16 @@ class ExecutionClient:
 
     async def _maintain(self) -> None:
         """Write snapshots and the index slice by slice, sync the log, collect garbage – while nothing waits for it."""
-        synced = self.chain.head.number
+        seen, collected = self.chain.head.number, time.monotonic()
         with BlockCollector() as collector:
             while True:
                 busy = self.keeper is not None and self.keeper.maintain(self.chain)
-                if self.chain.head.number != synced:
-                    synced = self.chain.head.number
+                moved = self.chain.head.number != seen
+                if moved or time.monotonic() - collected > COLLECT_S_MAX:
+                    seen, collected = self.chain.head.number, time.monotonic()
                     collector.between_blocks()
-                    if self.keeper is not None and self.options.sync_every_block:
-                        await asyncio.to_thread(self.keeper.store.sync)
+                if moved and self.keeper is not None and self.options.sync_every_block:
+                    await asyncio.to_thread(self.keeper.store.sync)
                 await asyncio.sleep(MAINTENANCE_BUSY_S if busy else MAINTENANCE_IDLE_S)
 
     def _probes(self) -> Probes:

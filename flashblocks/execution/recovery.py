@@ -90,7 +90,10 @@ class ChainKeeper:
         """After opening: make the transactions of one more of the older blocks findable, newest first."""
         if not self._to_index or self._to_index == chain.first.hash:
             return False
-        block = self.find(self._to_index)
+        try:
+            block = self.find(self._to_index)
+        except StoreCorrupt:
+            block = None  # whoever asks for the block is told; the index ends here
         self._to_index = b"" if block is None else block.header.parent_hash
         if block is None or block.number == 0 or not chain.index_older(block):
             self._to_index = b""

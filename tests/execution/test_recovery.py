@@ -15,7 +15,7 @@ from flashblocks.execution.header import Block
 from flashblocks.execution.recovery import SNAPSHOT_DEPTH_BLOCKS, ChainKeeper
 from flashblocks.execution.signing import sign_transaction
 from flashblocks.execution.snapshot import load_snapshots
-from flashblocks.execution.store import ChainStore, StoreError
+from flashblocks.execution.store import ChainStore, StoreCorrupt, StoreError
 from flashblocks.execution.transaction import decode_transaction
 
 
@@ -160,6 +160,27 @@ def test_a_snapshot_shortens_the_replay_and_nothing_else(
     assert from_genesis.chain.first.number == 0
     same(from_genesis.chain, opened.chain)
     from_genesis.close()
+
+
+def test_a_damaged_old_block_ends_the_index_and_is_named_to_whoever_asks(forge: Any, tmp_path: Path) -> None:
+    opened = Opened(forge, tmp_path, every=5)
+    for block in forge.blocks(SNAPSHOT_DEPTH_BLOCKS + 8):
+        opened.extend([block])
+        opened.work()
+    old = opened.chain.canonical_hash(2)
+    assert old is not None
+    opened.close()
+    again = Opened(forge, tmp_path)
+    place = again.keeper.store.place_of(old)
+    assert place is not None
+    with (tmp_path / "blocks-00000000.log").open("r+b") as file:
+        file.seek(place + 200)
+        file.write(b"\xff" * 8)
+    again.work()
+    with pytest.raises(StoreCorrupt, match="damaged at byte"):
+        again.chain.by_number(2)
+    assert again.chain.by_number(1) is not None
+    again.close()
 
 
 def test_a_snapshot_of_an_abandoned_branch_is_not_used(forge: Any, tmp_path: Path) -> None:
