@@ -85,7 +85,10 @@ class RpcView:
             return sealed
         pending = self.follower.shown()
         position = None if pending is None else pending.find(tx_hash)
-        return None if pending is None or position is None else (pending, position)
+        if pending is not None and position is not None:
+            return pending, position
+        # The thread that seals may have done so between the two looks; what was shown must not seem gone.
+        return self.chain.find_transaction(tx_hash)
 
 
 def parts(found: Resolved) -> tuple[tuple[Transaction, ...], tuple[Receipt, ...]]:
