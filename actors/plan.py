@@ -17,6 +17,7 @@ from actors.ports import GROUPS_MAX, INGRESSES_MAX, PROXIES_MAX, RPC_NODES_MAX, 
 
 NAME_LENGTH_MAX = 16  # Ray's socket paths hold the name and end at 107 bytes
 NAME_PATTERN = re.compile(rf"[a-z0-9][a-z0-9-]{{0,{NAME_LENGTH_MAX - 1}}}")
+PROXY_CONNECTIONS_MAX = 2_000
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 GENESIS_FILE = "genesis.json"
@@ -254,7 +255,13 @@ class _Wiring:
         port = self.ports.proxies[index]
         upstream = [self._ws(group.conductor_ws, "/ws") for group in self.ports.groups]
         addresses = {"ws": self._ws(port, "/ws"), "http": self._http(port)}
-        settings = {"port": port, "upstream_ws": upstream}
+        settings = {
+            "port": port,
+            "upstream_ws": upstream,
+            # on a development machine every subscriber has the same address
+            "per_ip_connection_limit": 0,
+            "instance_connection_limit": PROXY_CONNECTIONS_MAX,
+        }
         return self._plan("websocket-proxy", f"proxy-{index}", index, addresses, settings)
 
     def rpc_node(self, index: int) -> ComponentPlan:

@@ -20,6 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
+from actors.fanout import LinkClientConnection
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from chaos import erc20
 from chaos.history import Event, Preconfirmed, Sent
@@ -230,6 +231,7 @@ class Load:
                     url,
                     subprotocols=[Subprotocol(SUBPROTOCOL)],
                     compression=None,
+                    create_connection=LinkClientConnection,
                     max_size=4 * FRAME_SIZE_BYTES_MAX,
                 ) as connection:
                     async for message in connection:

@@ -15,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.typing import Subprotocol
 
+from actors.fanout import LinkClientConnection
 from chaos.history import Event, GapAnnounced, Link, Seen
 from flashblocks.wire.flashblock import Flashblock, decode_body
 from flashblocks.wire.flashblock_json import decode_json
@@ -44,6 +45,7 @@ class Subscriber:
                     self.url,
                     subprotocols=subprotocols,
                     compression=None,
+                    create_connection=LinkClientConnection,
                     max_size=4 * FRAME_SIZE_BYTES_MAX,
                     open_timeout=CONNECT_S_MAX,
                 ) as websocket:
