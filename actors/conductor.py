@@ -245,6 +245,9 @@ class Conductor:
         self.log.info("leadership", leading=leading, term=term, epoch=self.raft.ledger.epoch)
         self._leadership += 1
         self.control.on_leadership(leading)
+        busy = self.control.busy
+        if leading and self._action is not None and busy is not None and busy.action is Action.STOP:
+            self._action.cancel()  # stopping a hung op-node takes its time-out; leading is more urgent now
         if leading:
             self._claim()
         else:
@@ -332,6 +335,10 @@ class Conductor:
         self.log.info("action", action=decision.action.value, target=decision.target, epoch=self.raft.ledger.epoch)
         try:
             ok = await self._carry_out(decision)
+        except asyncio.CancelledError:
+            if not self._running:
+                raise
+            ok = False
         finally:
             self._action = None
         self.control.on_done(time.monotonic(), ok, random.random())

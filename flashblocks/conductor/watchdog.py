@@ -8,6 +8,8 @@ SILENT_SLOTS_MAX: Final = 3
 START_GRACE_S: Final = 0.5
 """What a start may take on top before the first flashblock: claim, catch-up, the builder's first block."""
 FRUITLESS_DOUBLINGS_MAX: Final = 4
+DISTRUST_S: Final = 3.0
+"""How long a leader that was given up on counts as unfit, so that nobody hands leadership straight back to it."""
 
 
 class ProgressWatchdog:
@@ -26,6 +28,7 @@ class ProgressWatchdog:
         self._grace_s = 0.0
         self._doublings = 0
         self._not_before = 0.0
+        self._bit_at = float("-inf")
         self.builder = True
 
     def on_leading(self, now: float, epochs_without_commit: int) -> None:
@@ -44,6 +47,7 @@ class ProgressWatchdog:
         self._since = now
         self._grace_s = 0.0
         self._doublings = 0
+        self._bit_at = float("-inf")
 
     def on_head(self, timestamp: float) -> None:
         """The newest block's time: its successor is not begun before that."""
@@ -58,6 +62,8 @@ class ProgressWatchdog:
         return max(self._since, self._not_before) + (pause_s + self._grace_s) * float(1 << self._doublings)
 
     def stuck(self, now: float) -> bool:
-        """Whether the leader was silent for too long."""
+        """Whether the leader is silent for too long, or was given up on a moment ago."""
         deadline = self.deadline
-        return deadline is not None and now > deadline
+        if deadline is not None and now > deadline:
+            self._bit_at = now
+        return now - self._bit_at < DISTRUST_S

@@ -61,7 +61,7 @@ async def check(made: Cluster, listener: Listener) -> None:
 async def test_a_planned_transfer_loses_nothing(tmp_path: Path) -> None:
     async with cluster(tmp_path, 3) as made, Listener(made) as listener:
         await until(lambda: len(listener.order) > 5, "flashblocks")
-        for _ in range(4):
+        for _ in range(2):
             leader = await leader_of(made)
             began = time.monotonic()
             rpc = leader.rpc()
@@ -76,7 +76,7 @@ async def test_a_planned_transfer_loses_nothing(tmp_path: Path) -> None:
 async def test_the_death_of_the_leaders_conductor_loses_nothing(tmp_path: Path) -> None:
     async with cluster(tmp_path, 3) as made, Listener(made) as listener:
         await until(lambda: len(listener.order) > 5, "flashblocks")
-        for _ in range(3):
+        for _ in range(2):
             leader = await leader_of(made)
             began = time.monotonic()
             await leader.kill_conductor()

@@ -1,6 +1,6 @@
 import pytest
 
-from flashblocks.conductor.watchdog import FRUITLESS_DOUBLINGS_MAX, START_GRACE_S, ProgressWatchdog
+from flashblocks.conductor.watchdog import DISTRUST_S, FRUITLESS_DOUBLINGS_MAX, START_GRACE_S, ProgressWatchdog
 
 
 def leading(fruitless: int = 0) -> ProgressWatchdog:
@@ -56,3 +56,18 @@ def test_nothing_is_expected_before_the_next_blocks_slot() -> None:
     watchdog.on_head(120.0)
     assert not watchdog.stuck(120.5)
     assert watchdog.stuck(120.7)
+
+
+def test_who_was_given_up_on_stays_unfit_for_a_while() -> None:
+    watchdog = leading()
+    assert watchdog.stuck(102.0)
+    watchdog.on_follower()
+    assert watchdog.stuck(102.0 + DISTRUST_S - 0.1)
+    assert not watchdog.stuck(102.0 + DISTRUST_S)
+
+
+def test_a_commit_restores_trust() -> None:
+    watchdog = leading()
+    assert watchdog.stuck(102.0)
+    watchdog.on_commit(102.1)
+    assert not watchdog.stuck(102.2)
