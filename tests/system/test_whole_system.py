@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Cluster  # type: ignore[import-not-found]
 
 from tests.clients.first_transaction import first_transactions
+from tests.system.running import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
