@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from actors import plain_payloads
+from actors.plain_payloads import BUILDS_MAX
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.errors import InvalidBlock
@@ -75,6 +77,41 @@ async def test_a_build_that_waits_takes_what_comes_in(tmp_path: Path) -> None:
         await until(lambda: build.block.transaction_count == 2, "filling in the background")
         await driver.send(FORGE.transfer(0, 1))
         assert len((await driver.payload(begun["payloadId"])).payload.transactions) == 3
+
+
+async def test_only_so_many_builds_go_on_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (_, driver):
+        head, attributes = await driver.next_attributes()
+        begun = [
+            (await driver.choose(head, replace(attributes, timestamp=attributes.timestamp + later)))["payloadId"]
+            for later in range(BUILDS_MAX + 1)
+        ]
+        assert len(set(begun)) == len(begun)
+        with pytest.raises(RpcRefused, match="Unknown payload"):
+            await driver.payload(begun[0])
+        for name in begun[1:]:
+            await driver.payload(name)
+
+
+async def test_nothing_is_filled_twice_while_flashblocks_come_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The builder's transactions would be executed once more, for a payload that nobody will ask for."""
+    looks = []
+    monkeypatch.setattr(plain_payloads, "FILL_PAUSE_S", 0.001)
+    made = FORGE.flashblocks(FORGE.block.header, FORGE.state, [[FORGE.transfer(0, 0)]])
+    async with running(tmp_path, FORGE) as (component, driver):
+        begun = await driver.choose(GENESIS_HASH, FORGE.attributes(FORGE.block.header))
+        assert begun["payloadId"] == data(made[0].payload_id)
+        await driver.apply_all(made, GENESIS_HASH)
+        await driver.send(FORGE.transfer(1, 0))
+        build = component.client.source._builds[made[0].payload_id]
+        find = component.client.follower.open
+        monkeypatch.setattr(component.client.follower, "open", lambda name: looks.append(name) or find(name))
+        await until(lambda: len(looks) > 3, "the build looks whether it should fill")
+        assert build.block.transaction_count == 1
+        envelope = await driver.payload(begun["payloadId"])
+        assert len(envelope.payload.transactions) == 2, "asked for all the same, it is filled at once"
 
 
 async def test_engine_errors_have_the_codes_of_the_specification(tmp_path: Path) -> None:
