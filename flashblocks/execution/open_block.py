@@ -212,7 +212,7 @@ class OpenBlock:
         footprint = 0
         if not tx.is_deposit:
             assert l1 is not None
-            footprint = da_footprint(tx.fastlz_size, l1) if l1.da_footprint_gas_scalar else 0
+            footprint = da_footprint(tx.fee_size, l1) if l1.da_footprint_gas_scalar else 0
             if footprint and progress.da_footprint + footprint > self._header.gas_limit:
                 raise InvalidTransaction("DA footprint limit reached")
         checkpoint = state.snapshot()
@@ -246,7 +246,7 @@ class OpenBlock:
         )
         if not tx.is_deposit:
             progress.l1 = l1
-            progress.da_size += l1_gas_used(tx.fastlz_size) // 16
+            progress.da_size += l1_gas_used(tx.fee_size) // 16
             progress.da_footprint += footprint
         self._transactions.append(tx.raw)
         self._receipts.append(receipt)
@@ -352,7 +352,7 @@ def make_receipt(
         contract_address=outcome.contract_address,
         effective_gas_price=outcome.effective_gas_price,
         l1_gas_price=l1.base_fee,
-        l1_gas_used=l1_gas_used(tx.fastlz_size),
+        l1_gas_used=l1_gas_used(tx.fee_size),
         l1_fee=outcome.l1_fee,
         l1_base_fee_scalar=l1.base_fee_scalar,
         l1_blob_base_fee=l1.blob_base_fee,

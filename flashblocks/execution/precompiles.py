@@ -1,6 +1,7 @@
 """The precompiled contracts of each fork: py-evm's table, native implementations over it, OP's additions and limits."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from eth.exceptions import OutOfGas, VMError
@@ -77,13 +78,7 @@ def table(rules: Rules, native: bool = True) -> dict[bytes, Precompile]:
 
 def _native(rules: Rules) -> dict[int, Precompile]:
     """What the installed wheels can do faster; else py-evm's own stays (blake2f finds its wheel itself)."""
-    found: dict[int, Precompile] = {ECRECOVER: run_ecrecover}
-    try:
-        from flashblocks.execution import bn254
-    except ImportError:
-        pass
-    else:
-        found.update(_bn254(bn254))
+    found: dict[int, Precompile] = {ECRECOVER: run_ecrecover, **_bn254()}
     if not rules.isthmus:
         return found
     try:
@@ -95,16 +90,45 @@ def _native(rules: Rules) -> dict[int, Precompile]:
     return found
 
 
-def _bn254(curve: Any) -> dict[int, Precompile]:
+@cache
+def bn254_library() -> Any:
+    """The native curve, loaded on first use (0.1 s and 20 MB that most processes never need); None without its wheel."""
+    try:
+        from flashblocks.execution import bn254
+    except ImportError:
+        return None
+    return bn254
+
+
+def warm_up() -> None:
+    """Load now what would otherwise be loaded inside a block."""
+    bn254_library()
+
+
+def _bn254() -> dict[int, Precompile]:
+    pure = {number: CANCUN_PRECOMPILES[address(number)] for number in (BN254_ADD, BN254_MULTIPLY, BN254_PAIRING)}
+
     def add(computation: Any) -> None:
+        curve = bn254_library()
+        if curve is None:
+            pure[BN254_ADD](computation)
+            return
         computation.consume_gas(BN254_ADD_GAS, "ecAdd")
         computation._output = checked(curve.add, computation.msg.data[:128].ljust(128, b"\0"))
 
     def multiply(computation: Any) -> None:
+        curve = bn254_library()
+        if curve is None:
+            pure[BN254_MULTIPLY](computation)
+            return
         computation.consume_gas(BN254_MULTIPLY_GAS, "ecMul")
         computation._output = checked(curve.multiply, computation.msg.data[:96].ljust(96, b"\0"))
 
     def pairing(computation: Any) -> None:
+        curve = bn254_library()
+        if curve is None:
+            pure[BN254_PAIRING](computation)
+            return
         data = computation.msg.data
         pairs, rest = divmod(len(data), curve.PAIR_BYTES)
         computation.consume_gas(BN254_PAIRING_GAS + BN254_PAIRING_PAIR_GAS * pairs, "ecPairing")

@@ -110,7 +110,7 @@ def _validate(state: BlockState, tx: Transaction, sender: bytes, gas_available: 
 def _apply_paid(state: BlockState, tx: Transaction, sender: bytes, l1: L1Parameters) -> Outcome:
     environment = state.environment
     rules = environment.rules
-    data_fee = l1_fee(tx.fastlz_size, l1) if l1.base_fee or l1.blob_base_fee else 0
+    data_fee = l1_fee(tx.fee_size, l1) if l1.base_fee or l1.blob_base_fee else 0
     operator_limit = operator_fee(tx.gas_limit, l1, rules)
     nonce, balance, code = state.record(sender) or EMPTY_RECORD
     most = tx.gas_limit * tx.max_fee_per_gas + tx.value + data_fee + operator_limit

@@ -30,6 +30,8 @@ GAS_AUTHORIZATION = 25_000  # EIP-7702, PER_EMPTY_ACCOUNT_COST
 GAS_INITCODE_WORD = 2  # EIP-3860
 
 UINT64_END = 1 << 64
+# Compressed data is at most 33/32 of its length, and only from 171 compressed bytes on the L1 fee exceeds its minimum.
+MINIMUM_FEE_UP_TO_BYTES = 164
 AUTHORIZATION_MAGIC = b"\x05"
 
 
@@ -142,6 +144,11 @@ class Transaction:
         if self._fastlz_size is None:
             self._fastlz_size = fastlz_size(self.raw)
         return self._fastlz_size
+
+    @property
+    def fee_size(self) -> int:
+        """What the fee formulas need of `fastlz_size`: 0 where any value gives the minimum, so nothing is compressed."""
+        return 0 if len(self.raw) <= MINIMUM_FEE_UP_TO_BYTES else self.fastlz_size
 
     def effective_gas_price(self, base_fee: int) -> int:
         """What a unit of gas costs the sender, in wei."""

@@ -1,14 +1,23 @@
 """Fees and their forks: base fee, extra data, operator fee, DA footprint, at and around the activation of Jovian."""
 
+import random
 from typing import Any
 
 import msgspec
 import pytest
 
-from flashblocks.execution import InvalidAttributes, InvalidBlock, InvalidTransaction, execute_block, fees
+from flashblocks.execution import (
+    InvalidAttributes,
+    InvalidBlock,
+    InvalidTransaction,
+    decode_transaction,
+    execute_block,
+    fees,
+)
 from flashblocks.execution.chain_spec import HOLOCENE, ISTHMUS, JOVIAN, ChainSpec
 from flashblocks.execution.fees import L1Parameters
 from flashblocks.execution.header import Header
+from flashblocks.execution.transaction import MINIMUM_FEE_UP_TO_BYTES
 
 STRANGER = b"\x77" * 20
 SPEC = ChainSpec(chain_id=901)
@@ -98,6 +107,15 @@ def test_fee_formulas() -> None:
     assert fees.operator_fee(21_000, L1, JOVIAN) == 21_000 * 2_000_000 * 100 + 77
     assert fees.da_footprint(50, L1) == 100 * 400
     assert fees.da_footprint(1_000, L1) == 793 * 400
+
+
+def test_short_transactions_need_no_compression(chain: Any) -> None:
+    chance = random.Random(3)
+    for size in range(0, 120, 3):
+        tx = decode_transaction(chain.send(1, STRANGER, data=chance.randbytes(size), gas_limit=60_000))
+        assert fees.estimated_l1_size(tx.fee_size) == fees.estimated_l1_size(tx.fastlz_size)
+    assert fees.estimated_l1_size(170) == fees.L1_SIZE_MINIMUM < fees.estimated_l1_size(171)
+    assert MINIMUM_FEE_UP_TO_BYTES + (MINIMUM_FEE_UP_TO_BYTES + 31) // 32 == 170
 
 
 def test_jovian_blocks_carry_their_footprint_and_refuse_too_much(new_chain: Any) -> None:
