@@ -46,6 +46,7 @@ from flashblocks.rollup_boost.facts import (
     Offering,
     Refused,
     RequestResend,
+    ResumeBuilder,
     Sealed,
     SetHealth,
     Stream,
@@ -250,6 +251,8 @@ class RollupBoost:
                 self.engine.carry_out(decision)
             case EndBuilderJob(builder_id):
                 self._spawn(self._end_builder_job(builder_id))
+            case ResumeBuilder(payload_id):
+                self.engine.resume_builder(payload_id)
             case RequestResend():
                 self._spawn(self._reconnect_to_builder())
             case SetHealth(health):

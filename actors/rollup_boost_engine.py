@@ -45,6 +45,7 @@ BOTH = frozenset(
 )
 GET_PAYLOAD_S_MAX = 3.0
 BUILDER_CALLS_WAITING_MAX = 8
+UPDATES_KEPT_MAX = 4
 
 Tell = Callable[[Fact], list[Decision]]
 Spawn = Callable[[Coroutine[Any, Any, Any]], None]
@@ -69,6 +70,7 @@ class EngineProxy:
         self._asked: dict[int, asyncio.Future[_Payload]] = {}
         self._blocks: dict[int, dict[Source, Any]] = {}
         self._versions: dict[int, int] = {}
+        self._updates: dict[bytes, list[Any]] = {}
         self._builder_turn = asyncio.Lock()
         self._builder_waiting = 0
         self.methods: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
@@ -89,6 +91,13 @@ class EngineProxy:
         if method in BOTH:
             self._spawn(self._to_builder(method, params))
         return await self._to_l2(method, params)
+
+    def resume_builder(self, payload_id: bytes) -> None:
+        """Repeat the forkchoice update of this payload to the builder, in turn with its other calls."""
+        params = self._updates.get(payload_id)
+        if params is not None:
+            self._log.info("the builder came back", payload_id=data(payload_id))
+            self._spawn(self._forkchoice_to_builder(params, payload_id))
 
     def carry_out(self, decision: AnswerEnvelope | AnswerFrom | AskForBlocks) -> None:
         """Do what the core decided about a getPayload."""
@@ -139,6 +148,10 @@ class EngineProxy:
         token = next(self._tokens)
         decisions = self._tell(Forkchoice(token, forkchoice.head, wanted, identifier))
         to_builder = any(decision.to_builder for decision in decisions if isinstance(decision, Forward))
+        if to_builder and identifier:
+            self._updates[identifier] = [state, attributes]
+            while len(self._updates) > UPDATES_KEPT_MAX:
+                del self._updates[next(iter(self._updates))]
         if to_builder:
             # Not awaited: a slow or hung builder must not delay the block. Its id is ours unless it says otherwise.
             self._spawn(self._forkchoice_to_builder([state, attributes], identifier))

@@ -15,6 +15,9 @@ from flashblocks.wire.flashblock import Flashblock, decode_body
 from flashblocks.wire.frames import FlashblockFrame
 
 HELD_FRAMES_MAX = 64
+APPLY_RETRY_S_FIRST = 0.05
+APPLY_RETRY_S_MAX = 0.4
+APPLY_FAILURES_MAX = 12
 
 
 class Progress(enum.IntEnum):
@@ -53,6 +56,17 @@ class Cursor:
     not_before_s: float = 0.0
     given_up: bool = False
 
+    def retry(self, now: float, *, at_once: bool = False) -> None:
+        """The client could not execute it now: again after a growing pause, and not for ever."""
+        pause_s = min(APPLY_RETRY_S_MAX, APPLY_RETRY_S_FIRST * 2.0**self.failures)
+        self.failures += 1
+        self.not_before_s = now if at_once else now + pause_s
+        self.given_up = self.failures > APPLY_FAILURES_MAX
+
+    def hope(self) -> None:
+        """Something has changed for the better: try again at once."""
+        self.failures, self.not_before_s, self.given_up = 0, 0.0, False
+
 
 @dataclass(slots=True)
 class Block:
@@ -64,6 +78,7 @@ class Block:
     mode: ExecutionMode = ExecutionMode.ENABLED
     builder_asked: bool = False
     builder_confirmed: bool = False
+    builder_returned: bool = False
     asked: bool = False
     distrusted: str = ""
     offers_paused: bool = False
@@ -118,7 +133,7 @@ class Block:
         self.held.clear()
         for cursor in (self.execution, self.builder):
             cursor.next_index = min(cursor.next_index, index)
-            cursor.given_up, cursor.failures = False, 0
+            cursor.hope()
 
     def withdraw(self) -> None:
         """What was on offer is merely judged again: the answer will not come, or was a refusal."""

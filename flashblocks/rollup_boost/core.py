@@ -38,6 +38,7 @@ from flashblocks.rollup_boost.facts import (
     PayloadIdAnswered,
     Refused,
     RequestResend,
+    ResumeBuilder,
     Sealed,
     SetHealth,
     Status,
@@ -53,9 +54,6 @@ from flashblocks.wire.flashblock import Flashblock
 from flashblocks.wire.frames import FlashblockFrame
 
 OFFER_WAIT_S_MAX = 0.008
-APPLY_RETRY_S_FIRST = 0.05
-APPLY_RETRY_S_MAX = 0.4
-APPLY_FAILURES_MAX = 12
 FAILURES_IN_A_ROW_TO_SHOW = 2  # one time-out on a busy machine is not an outage; a dead process shows by its lifeline
 BUILDER_PATIENCE_S = 0.5
 BLOCKS_KEPT_MAX = 8
@@ -273,9 +271,9 @@ class Core:
                 self._invalid(fact, block, cursor)
             case Status.GAP:
                 cursor.next_index = min(fact.expected_index, fact.index)
-                self._retry(cursor, now, at_once=fact.expected_index < fact.index)
+                cursor.retry(now, at_once=fact.expected_index < fact.index)
             case Status.UNKNOWN_PARENT | Status.UNREACHABLE:
-                self._retry(cursor, now)
+                cursor.retry(now)
                 unreachable = fact.status is Status.UNREACHABLE and cursor.failures >= FAILURES_IN_A_ROW_TO_SHOW
                 if unreachable or cursor.given_up:
                     peer.called(fact.error or "does not know the block's parent")
@@ -299,18 +297,14 @@ class Core:
         self.peers[fact.target].called(f"refuses a committed flashblock: {fact.error}")
         self._out.append(Count("committed_flashblock_invalid", fact.target.value, fact.error))
 
-    def _retry(self, cursor: Cursor, now: float, *, at_once: bool = False) -> None:
-        pause_s = min(APPLY_RETRY_S_MAX, APPLY_RETRY_S_FIRST * 2.0**cursor.failures)
-        cursor.failures += 1
-        cursor.not_before_s = now if at_once else now + pause_s
-        cursor.given_up = cursor.failures > APPLY_FAILURES_MAX
-
     def _peer_news(self, fact: Called | Linked | HeadSeen, now: float) -> None:
         peer = self.peers[fact.target]
         if isinstance(fact, Linked):
             peer.link(fact.up)
             if fact.up:
                 self._reset_cursors(fact.target, from_start=True)
+                for block in self.blocks.values():
+                    block.builder_returned = block.builder_returned or fact.target is Target.BUILDER
             return
         if isinstance(fact, HeadSeen):
             peer.looked(fact.failure)
@@ -325,7 +319,7 @@ class Core:
     def _reset_cursors(self, target: Target, *, from_start: bool) -> None:
         for block in self.blocks.values():
             cursor = block.execution if target is Target.EXECUTION else block.builder
-            cursor.failures, cursor.not_before_s, cursor.given_up = 0, 0.0, False
+            cursor.hope()
             if from_start:
                 cursor.next_index = 0
 
@@ -443,6 +437,7 @@ class Core:
             if block.done:
                 continue
             self._promise(block)
+            self._resume_builder(block)
             wake += [at_s for target in Target if (at_s := self._execute(target, block, now)) is not None]
         self._answer_waiting(now)
         wake += [one.until_s for one in self._waiting]
@@ -476,6 +471,17 @@ class Core:
         cursor.busy_with = piece.frame.digest
         self._out.append(Apply(target, block.payload_id, piece.frame))
         return None
+
+    def _resume_builder(self, block: Block) -> None:
+        """A builder that came back goes on with the block, once all of it is promised and the builder has executed it.
+
+        Before that it would build other flashblocks in the place of those that are still on their way.
+        """
+        if not block.builder_returned or not block.builder_asked or block.asked or block.distrusted:
+            return
+        if block.payload_id == self.current and block.builder.next_index == block.promised == len(block.pieces):
+            block.builder_returned = False
+            self._out.append(ResumeBuilder(block.payload_id))
 
     def _promise(self, block: Block) -> None:
         """Offer what is judged; where no commit is required, promise it at once."""

@@ -228,6 +228,13 @@ class RequestResend:
 
 
 @dataclass(frozen=True, slots=True)
+class ResumeBuilder:
+    """Send the builder this block's forkchoice update once more: it came back and stands where the block stands."""
+
+    payload_id: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AskForBlocks:
     """Ask the execution client (and the builder) for their own blocks and answer with ``BlocksOffered``."""
 
@@ -290,6 +297,7 @@ Decision = (
     | Offering
     | Stream
     | RequestResend
+    | ResumeBuilder
     | AskForBlocks
     | AnswerEnvelope
     | AnswerFrom

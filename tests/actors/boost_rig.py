@@ -241,20 +241,7 @@ class Rig:
             quiet_log(),
         )
         self.builder: Builder | ScriptedBuilder
-        if scripted:
-            self.builder = ScriptedBuilder(self.files)
-        else:
-            self.builder = Builder(
-                BuilderSettings(
-                    genesis_path=self.files.genesis,
-                    jwt_secret_path=self.files.jwt,
-                    engine_port=0,
-                    rpc_port=0,
-                    ws_port=0,
-                    block_time_s=block_time_s,
-                ),
-                quiet_log(),
-            )
+        self.builder = ScriptedBuilder(self.files) if scripted else self._new_builder(0, 0)
         self._boost_settings = boost
         self._running: dict[Any, asyncio.Task[None]] = {}
         self.text: list[Flashblock] = []
@@ -275,6 +262,27 @@ class Rig:
         expected = [Target.EXECUTION, *([] if "builder_ws_url" in self._boost_settings else [Target.BUILDER])]
         await until(lambda: all(self.boost.core.peers[each].linked for each in expected), "the links are up")
 
+    def _new_builder(self, engine_port: int, ws_port: int) -> Builder:
+        return Builder(
+            BuilderSettings(
+                genesis_path=self.files.genesis,
+                jwt_secret_path=self.files.jwt,
+                engine_port=engine_port,
+                rpc_port=0,
+                ws_port=ws_port,
+                block_time_s=self.block_time_s,
+            ),
+            quiet_log(),
+        )
+
+    async def restart_builder(self) -> None:
+        """End the real builder, and start it anew at the same addresses, without its memory."""
+        ports = self.builder.client.engine_server.port, self.builder.stream.port
+        await self.end(self.builder)
+        await until(lambda: self.boost.core.health.status == 206, "its end is noticed")
+        self.builder = self._new_builder(*ports)
+        await self._begin(self.builder)
+
     def _new_boost(self) -> RollupBoost:
         return RollupBoost(
             BoostSettings(
@@ -287,6 +295,8 @@ class Rig:
                     "builder_url": self.builder.client.engine_server.url,
                     "builder_ws_url": f"ws://127.0.0.1:{self.builder.stream.port}",
                     "health_check_interval_s": 0.2,
+                    "l2_timeout_ms": 20_000,
+                    "builder_timeout_ms": 20_000,
                     **self._boost_settings,
                 }
             ),

@@ -106,6 +106,18 @@ async def test_a_builder_gone_mid_block_leaves_the_committed_prefix(tmp_path: Pa
         assert (await rig.block()).payload.block_number == 2, "blocks go on without a builder"
 
 
+async def test_a_builder_that_comes_back_goes_on_with_the_block(tmp_path: Path) -> None:
+    async with running(tmp_path, block_time_s=6) as rig:
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.ledger.open) >= 2, "two are committed")
+        await rig.restart_builder()
+        before = len(rig.ledger.open)
+        await until(lambda: len(rig.ledger.open) > before, "the new builder continues the block")
+        assert rig.boost.core.health.status == 200
+        envelope = await rig.engine.get_payload(payload_id)
+        assert envelope in prefixes(rig.ledger.open, before)
+
+
 async def test_an_execution_client_gone_is_told_at_once_and_the_prefix_still_answered(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
         payload_id = await rig.open_block()

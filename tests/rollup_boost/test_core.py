@@ -3,8 +3,8 @@ from typing import Any, TypeVar
 
 import pytest
 
-from flashblocks.rollup_boost.assembly import Progress
-from flashblocks.rollup_boost.core import APPLY_FAILURES_MAX, BLOCKS_KEPT_MAX, OFFER_WAIT_S_MAX, Core, Rules
+from flashblocks.rollup_boost.assembly import APPLY_FAILURES_MAX, Progress
+from flashblocks.rollup_boost.core import BLOCKS_KEPT_MAX, OFFER_WAIT_S_MAX, Core, Rules
 from flashblocks.rollup_boost.facts import (
     AnswerEnvelope,
     AnswerFrom,
@@ -32,6 +32,7 @@ from flashblocks.rollup_boost.facts import (
     PayloadIdAnswered,
     Refused,
     RequestResend,
+    ResumeBuilder,
     Sealed,
     SetHealth,
     Status,
@@ -468,6 +469,36 @@ def test_a_restarted_client_gets_the_open_block_again(rig: Rig) -> None:
     rig.through(0, 1)
     assert [apply.frame.index for apply in of(rig.tell(Linked(BUILDER, True)), Apply)] == [0]
     assert [apply.frame.index for apply in of(rig.tell(Linked(EL, True)), Apply)] == [0]
+
+
+def test_a_builder_that_comes_back_goes_on_once_it_has_executed_what_is_promised(rig: Rig) -> None:
+    identifier = rig.open()
+    rig.through(0)
+    rig.arrive(1)
+    rig.judge(1)
+    rig.tell(Linked(BUILDER, True), Linked(BUILDER, False))
+    assert of(rig.tell(Linked(BUILDER, True)), ResumeBuilder) == [], "index 1 is still on its way"
+    frames = [rig.frame(0), rig.frame(1)]
+    assert of(rig.commit(1), ResumeBuilder) == []
+    assert of(rig.tell(Applied(BUILDER, identifier, 0, frames[0].digest, Status.VALID)), ResumeBuilder) == []
+    decided = rig.tell(Applied(BUILDER, identifier, 1, frames[1].digest, Status.VALID))
+    assert of(decided, ResumeBuilder) == [ResumeBuilder(identifier)]
+    assert of(rig.tell(Tick()), ResumeBuilder) == [], "once is enough"
+
+
+@pytest.mark.parametrize("why", ["asked", "distrusted", "sealed"])
+def test_a_builder_that_comes_back_too_late_is_left_alone(rig: Rig, why: str) -> None:
+    rig.open()
+    rig.through(0)
+    if why == "asked":
+        rig.ask()
+    elif why == "sealed":
+        rig.tell(Sealed(100))
+    else:
+        rig.arrive(0, salt="other")
+    rig.tell(Linked(BUILDER, True))
+    decided = rig.tell(Applied(BUILDER, rig.samples.payload_id, 0, rig.frame(0).digest, Status.VALID))
+    assert of(decided, ResumeBuilder) == []
 
 
 def test_an_unknown_parent_is_tried_again_when_a_block_went_through(rig: Rig) -> None:
