@@ -44,7 +44,6 @@ from flashblocks.rollup_boost.facts import (
     Status,
     Stream,
     Target,
-    Tick,
     WakeAt,
 )
 from flashblocks.rollup_boost.health import PeerHealth, judge_health
@@ -132,8 +131,6 @@ class Core:
                 self.mode = fact.mode
             case Called() | Linked() | HeadSeen():
                 self._peer_news(fact, now)
-            case Tick():
-                pass
         self._advance(now)
         return self._out
 
