@@ -51,7 +51,7 @@ def live(snapshot: Mapping[str, Any] | None, stream: StreamView, started_at: flo
     """The whole live view."""
     parts: list[RenderableType] = [_headline(snapshot, stream, now)]
     if snapshot is not None:
-        parts += ["", groups_table(snapshot), "", others_table(snapshot)]
+        parts += ["", groups_table(snapshot, steady=True), "", others_table(snapshot, steady=True)]
     up_s = int(now - started_at)
     footer = f"up {up_s // 3600:d}:{up_s // 60 % 60:02d}:{up_s % 60:02d} · Ctrl-C ends the cluster"
     return Panel(Group(*parts), title="flashblocks", subtitle=footer, border_style="blue")
@@ -100,12 +100,15 @@ def plain(snapshot: Mapping[str, Any] | None, stream: StreamView, now: float) ->
     )
 
 
-def groups_table(snapshot: Mapping[str, Any]) -> Table:
-    """A row per sequencer group, a column per component: role, health and height."""
+def groups_table(snapshot: Mapping[str, Any], *, steady: bool = False) -> Table:
+    """A row per sequencer group, a column per component: role, health and height.
+
+    *steady* gives columns fixed shares of the width: a live table that jumps about cannot be read.
+    """
     leader = snapshot["leader"]["group"] if snapshot["leader"] else None
     table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
     for column in ("group", "conductor", "op-node", "rollup-boost", "builder", "fallback-el"):
-        table.add_column(column, ratio=1)  # fixed shares: a table that jumps about cannot be read
+        table.add_column(column, ratio=1 if steady else None)
     for group in snapshot["groups"]:
         leading = group["name"] == leader
         name = Text(("▶ " if leading else "  ") + group["name"], style="bold green" if leading else "")
@@ -114,11 +117,11 @@ def groups_table(snapshot: Mapping[str, Any]) -> Table:
     return table
 
 
-def others_table(snapshot: Mapping[str, Any]) -> Table:
-    """Proxies, rpc-nodes and ingresses in one row each."""
+def others_table(snapshot: Mapping[str, Any], *, steady: bool = False) -> Table:
+    """Proxies, rpc-nodes and ingresses in one row each; *steady* as for groups."""
     table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
     for column in ("component", "state", "address"):
-        table.add_column(column, ratio=1)
+        table.add_column(column, ratio=1 if steady else None)
     for key, kind in (("proxies", "websocket-proxy"), ("rpc_nodes", "rpc-node"), ("ingress", "ingress")):
         for entry in snapshot[key]:
             table.add_row(f"  {entry['name']} ({kind})", _cell(entry), entry.get("ws") or entry["http"])
