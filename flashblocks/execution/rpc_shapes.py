@@ -116,7 +116,9 @@ def transaction_json(
 
 def _add_deposit_fields(obj: Json, tx: Transaction, receipt: Receipt | None) -> None:
     obj |= {"gasPrice": "0x0", "sourceHash": data(tx.source_hash), "isSystemTx": tx.is_system}
-    obj |= {"mint": quantity(tx.mint), "v": "0x0", "r": "0x0", "s": "0x0"}
+    obj |= {"v": "0x0", "r": "0x0", "s": "0x0"}
+    if tx.mint:
+        obj["mint"] = quantity(tx.mint)
     if receipt is not None and receipt.deposit_nonce is not None:
         obj["nonce"] = quantity(receipt.deposit_nonce)
         obj["depositReceiptVersion"] = quantity(receipt.deposit_receipt_version or 0)
