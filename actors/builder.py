@@ -155,6 +155,7 @@ class Builder:
             for transaction in block.transactions:
                 self.bundles.landed(transaction.hash)
         self.bundles.expire(self.client.chain.head.number)
+        self.source.head_moved(self.client.chain.head.number)
 
     def _report(self, bug: BaseException) -> None:
         self._log.error("our own bug", exc_info=bug)

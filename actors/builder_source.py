@@ -138,6 +138,11 @@ class FlashblockSource:
         self.published = [frame for frame in self.published if frame.index < index]
         self._tell(Committed(flashblock.payload_id, index, foreign=True))
 
+    def head_moved(self, number: int) -> None:
+        """The head reached the height of the job's block: whoever made it, building on is pointless."""
+        if self.job.payload_id and self._parent is not None and number > self._parent.number:
+            self._tell(PayloadAsked(self.job.payload_id))
+
     def greet(self, peer: Peer, joined: bool) -> None:
         """Give a new subscriber of ours the flashblocks of the open block that it has missed."""
         if joined and peer.frames:

@@ -16,6 +16,7 @@ from actors.frame_link import FrameClient
 from actors.rpc_client import RpcClient, RpcRefused
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.chain import Chain, ChainBlock
+from flashblocks.execution.claims import flashblock_from
 from flashblocks.execution.follow import PayloadFollower
 from flashblocks.execution.genesis import load_genesis
 from flashblocks.execution.open_block import OpenBlock
@@ -126,8 +127,6 @@ class Driver:
             before = block.transaction_count
             for raw in piece:
                 block.append(raw)
-            from flashblocks.execution.claims import flashblock_from
-
             made = flashblock_from(identifier, index, block.seal(), block.new_account_balances(), before)
             frames.append(frame_of(made, encode_body(made), self.head.hash, epoch=3))
         return frames
@@ -253,6 +252,18 @@ async def test_a_commit_from_elsewhere_moves_a_running_job_behind_it(tmp_path: P
         envelope = await driver.engine.get_payload(identifier)
         committed = [decode_body(frame.body) for frame in frames]
         assert envelope == assemble([*committed, *driver.frames[before:]])
+
+
+async def test_a_block_of_the_same_height_from_elsewhere_ends_the_job(tmp_path: Path) -> None:
+    async with driving(tmp_path) as driver:
+        attributes = await driver.on_time()
+        await driver.build(attributes)
+        frames = driver.elsewhere(driver.attributes(timestamp=attributes.timestamp, prev_randao=b"\5" * 32))
+        envelope = assemble([decode_body(frame.body) for frame in frames])
+        await driver.engine.new_payload(envelope)
+        await driver.engine.set_head(ForkchoiceState(envelope.payload.block_hash, NOWHERE, NOWHERE))
+        assert driver.builder.source.job.phase.value == "idle"
+        assert driver.builder.client.chain.head.hash == envelope.payload.block_hash
 
 
 async def test_a_subscriber_that_comes_late_is_greeted_with_the_open_block(tmp_path: Path) -> None:
