@@ -136,6 +136,16 @@ class TestLog:
         journal._destroy()
         opened(tmp_path)._destroy()
 
+    def test_a_vote_is_synced_only_if_asked_to(self, tmp_path, monkeypatch):
+        calls = []
+        for fsync, expected in ((False, 0), (True, 2)):
+            journal = opened(tmp_path / str(fsync), fsync=fsync)
+            with monkeypatch.context() as context:
+                context.setattr("raft.journal.os.fsync", calls.append)
+                journal.setCurrentTerm(2, "n1")
+            assert len(calls) == expected  # the file, and the directory that names it
+            journal._destroy()
+
     def test_only_what_was_added_since_is_synced_and_only_if_asked_to(self, tmp_path, monkeypatch):
         calls = []
         monkeypatch.setattr("raft.journal.os.fdatasync", calls.append)
