@@ -5,6 +5,7 @@ execute a block do not pay for it.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import eth_hash.auto
@@ -147,6 +148,24 @@ class LightGasMeter(GasMeter):  # type: ignore[misc]
         self.gas_refunded += amount
 
 
+class LightStack(Stack):  # type: ignore[misc]
+    """py-evm's stack without the methods it binds for every frame; most frames only use the list."""
+
+    def __init__(self) -> None:
+        self.values: list[int | bytes] = []
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def _append(self) -> Callable[[int | bytes], None]:
+        return self.values.append
+
+    @property
+    def _pop(self) -> Callable[[], int | bytes]:
+        return self.values.pop
+
+
 class AnalysedCodeStream(CodeStream):  # type: ignore[misc]
     """py-evm's code stream, with the jump destinations of the shared `Code` instead of a search per frame."""
 
@@ -171,7 +190,7 @@ class Frame(PragueComputation):  # type: ignore[misc]
         self.msg = message
         self.transaction_context = context
         self._gas_meter = LightGasMeter(message.gas)
-        self._stack = Stack()
+        self._stack = LightStack()
         self._memory = Memory()
         self._log_entries: list[tuple[bytes, tuple[int, ...], bytes]] = []
         self.accounts_to_delete: list[bytes] = []
@@ -347,6 +366,15 @@ def call(
     if message.depth >= CALL_DEPTH_LIMIT or (moves_value and state.get_balance(own) < value):
         frame.return_data = b""
         return 0, gas + given
+    if code is NO_CODE and (delegate is not None or address not in frame._precompiles):
+        # Nothing runs there, so there is no frame: the value moves, and all gas comes back.
+        if kind == CALL and value:
+            state.set_balance(own, state.get_balance(own) - value)
+            state.delta_balance(address, value)
+        elif kind in (CALL, STATICCALL):
+            state.touch_account(address)
+        frame.return_data = b""
+        return 1, gas + given
     child_message = Message(
         given,
         address if kind in (CALL, STATICCALL) else own,

@@ -92,7 +92,7 @@ def _native(rules: Rules) -> dict[int, Precompile]:
 
 @cache
 def bn254_library() -> Any:
-    """The native curve, loaded on first use (0.1 s and 20 MB that most processes never need); None without its wheel."""
+    """The native curve, loaded on first use (0.1 s, 20 MB, which most processes never need); None without the wheel."""
     try:
         from flashblocks.execution import bn254
     except ImportError:

@@ -147,7 +147,7 @@ class Transaction:
 
     @property
     def fee_size(self) -> int:
-        """What the fee formulas need of `fastlz_size`: 0 where any value gives the minimum, so nothing is compressed."""
+        """What the fee formulas need of `fastlz_size`: 0, uncompressed, where any value gives the minimum."""
         return 0 if len(self.raw) <= MINIMUM_FEE_UP_TO_BYTES else self.fastlz_size
 
     def effective_gas_price(self, base_fee: int) -> int:
