@@ -73,6 +73,7 @@ class Stream:
             return
         if self._behind or isinstance(event, Restored):
             self._behind = False
+            self._tell_leadership()
             self._tell_open_block()
         if isinstance(event, Appended):
             self._on_appended(event)

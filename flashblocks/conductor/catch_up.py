@@ -47,8 +47,10 @@ def plan(head_number: int, head_hash: bytes, ledger: LedgerState) -> Plan:
         own = window[head_number - window[0].number]
         if own.block_hash != head_hash:
             first = head_number  # the head is not the committed block: replace it
-    start = max(first - window[0].number, 0)
-    return Push(tuple(window[start : start + CATCH_UP_BATCH_BLOCKS]), backfill=first < window[0].number)
+    if first < window[0].number:
+        return Push((window[0],), backfill=True)  # one is enough to tell it how much it lacks
+    start = first - window[0].number
+    return Push(tuple(window[start : start + CATCH_UP_BATCH_BLOCKS]), backfill=False)
 
 
 def envelope_of(block: SealedBlock) -> Envelope:
