@@ -216,6 +216,8 @@ class Frame(PragueComputation):  # type: ignore[misc]
 
     def fail(self, error: VMError) -> None:
         """End the frame with `error`."""
+        # The traceback holds the Python frames, and those hold this one: a cycle that only the collector could free.
+        error.__traceback__ = error.__context__ = None
         self._error = error
         if error.burns_gas:
             self._gas_meter.gas_remaining = 0
