@@ -83,7 +83,7 @@ class Core:
     """See the module's docstring."""
 
     def __init__(self, rules: Rules) -> None:
-        self.rules = rules
+        self.rules, self._now = rules, 0.0
         self.mode = rules.mode
         self.peers = {Target.EXECUTION: PeerHealth(), Target.BUILDER: PeerHealth()}
         self.health = judge_health(self.mode, self.peers[Target.EXECUTION], self.peers[Target.BUILDER])
@@ -101,7 +101,7 @@ class Core:
 
     def step(self, fact: Fact, now: float) -> list[Decision]:
         """Take in one fact at this time (seconds) and say what to do, in order."""
-        self._out = []
+        self._out, self._now = [], now
         match fact:
             case Forkchoice():
                 self._forkchoice(fact, now)
@@ -168,12 +168,8 @@ class Core:
         if fact.attributes is None:
             self._out.append(Forward(fact.token, to_builder=self.mode is not ExecutionMode.DISABLED))
             return
-        to_builder = asks_builder(
-            self.mode,
-            fact.attributes.no_tx_pool,
-            builder_ok=not self.peers[Target.BUILDER].fault,
-            ignore_unhealthy=self.rules.ignore_unhealthy_builders,
-        )
+        builder_ok, ignore_unhealthy = not self.peers[Target.BUILDER].fault, self.rules.ignore_unhealthy_builders
+        to_builder = asks_builder(self.mode, fact.attributes.no_tx_pool, builder_ok, ignore_unhealthy)
         previous = self.blocks.get(self.current)
         if previous is not None and fact.payload_id != self.current and not previous.promised:
             previous.done = True
@@ -243,7 +239,7 @@ class Core:
     def _accuse(self, block: Block | None, reason: str, detail: str) -> None:
         """The builder did something wrong: count it, show it, and end its part in this block."""
         self._out.append(Count("extend_payload_errors", reason, detail))
-        self.peers[Target.BUILDER].accuse(block.payload_id if block else b"", f"{reason}: {detail}")
+        self.peers[Target.BUILDER].accuse(block.payload_id if block else b"", f"{reason}: {detail}", self._now)
         if block is not None and reason != "garbage":
             block.distrusted = reason
             block.held.clear()
@@ -282,7 +278,6 @@ class Core:
         piece = block.pieces[fact.index]
         if fact.target is Target.EXECUTION and piece.progress is Progress.ARRIVED:
             piece.progress = Progress.JUDGED
-            self.peers[Target.BUILDER].behaved(block.payload_id)
 
     def _invalid(self, fact: Applied, block: Block, cursor: Cursor) -> None:
         if fact.target is Target.EXECUTION and block.pieces[fact.index].progress is Progress.ARRIVED:
@@ -389,6 +384,8 @@ class Core:
             self._accuse(block, "missing_flashblock", f"index {len(block.pieces)} never came")
         elif block.builder_asked and not block.pieces and waited_s >= BUILDER_PATIENCE_S:
             self._accuse(block, "silent", "no flashblock for this payload")
+        elif not block.distrusted and any(piece.own and piece.progress > Progress.ARRIVED for piece in block.pieces):
+            self.peers[Target.BUILDER].behaved(block.payload_id)
 
     def _own_block(self, block: Block) -> bytes | None:
         """The builder's id under which its complete block may be asked for: only where nothing is ever committed."""
@@ -438,6 +435,8 @@ class Core:
             wake += [at_s for target in Target if (at_s := self._execute(target, block, now)) is not None]
         self._answer_waiting(now)
         wake += [one.until_s for one in self._waiting]
+        forgiven_at_s = self.peers[Target.BUILDER].remember(now)
+        wake += [] if forgiven_at_s is None else [forgiven_at_s]
         health = judge_health(self.mode, self.peers[Target.EXECUTION], self.peers[Target.BUILDER])
         if health != self.health:
             self.health = health

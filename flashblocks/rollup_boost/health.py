@@ -1,8 +1,9 @@
 """What /healthz answers: 200 healthy, 206 blocks without a builder, 503 no blocks.
 
 A peer is known by three signs: its lifeline (closed at once when the process dies), the outcome of the last call, and
-the age of its head.  The builder has a fourth: a flashblock that was refused.  It is forgiven when a later block of it
-passed the judge, so that a builder that lies in every block does not look healthy in between.
+the age of its head.  The builder has a fourth: a flashblock that was refused.  It is forgiven after a whole later block
+without offence – not by the next good flashblock, or a builder that lies in every block would look healthy in between –
+or after a while, for a group that was relieved of the lead is not asked for blocks in which to prove itself.
 """
 
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from flashblocks.rollup_boost.selection import ExecutionMode
 
 LOOKS_MISSED_MAX = 2
+OFFENCE_REMEMBERED_S = 30.0
 
 HEALTHY, PARTIAL, UNAVAILABLE = 200, 206, 503
 TEXTS = {HEALTHY: "OK", PARTIAL: "Partial Content", UNAVAILABLE: "Service Unavailable"}
@@ -33,6 +35,7 @@ class PeerHealth:
     looks_missed: int = 0
     offence: str = ""
     offence_block: bytes = b""
+    offence_until_s: float = 0.0
     seen_fresh: bool = False
 
     def link(self, up: bool) -> None:
@@ -58,15 +61,25 @@ class PeerHealth:
         elif self.seen_fresh and age_s_max > 0:
             self.stale = f"head is {age_s:.0f} s old"
 
-    def accuse(self, payload_id: bytes, offence: str) -> None:
+    def accuse(self, payload_id: bytes, offence: str, now: float) -> None:
         """It did something wrong in this block; the first offence of a block is kept."""
+        self.offence_until_s = now + OFFENCE_REMEMBERED_S
         if self.offence_block != payload_id or not self.offence:
             self.offence, self.offence_block = offence, payload_id
 
     def behaved(self, payload_id: bytes) -> None:
-        """It did well in this block: forgives what happened in another."""
+        """It did well in this whole block: forgives what happened in another."""
         if payload_id != self.offence_block:
-            self.offence, self.offence_block = "", b""
+            self._forgive()
+
+    def remember(self, now: float) -> float | None:
+        """Forget an old offence; when to look again while there is one."""
+        if self.offence and now >= self.offence_until_s:
+            self._forgive()
+        return self.offence_until_s if self.offence else None
+
+    def _forgive(self) -> None:
+        self.offence, self.offence_block = "", b""
 
     @property
     def fault(self) -> str:

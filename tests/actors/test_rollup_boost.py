@@ -302,6 +302,19 @@ async def test_what_comes_after_get_payload_is_not_streamed(tmp_path: Path) -> N
         await until(lambda: source.asked, "the builder is told that its block is closed")
 
 
+async def test_a_flashblock_of_the_block_before_is_late(tmp_path: Path) -> None:
+    async with running(tmp_path, scripted=True) as rig:
+        source = rig.builder.source
+        source.script = lambda frames: frames[:2]
+        await rig.block(flashblocks=2)
+        old = source.made[2]
+        source.script = lambda frames: [old, *frames]
+        payload_id = await rig.open_block()
+        await until(lambda: len(rig.ledger.open) == FLASHBLOCKS_PER_BLOCK + 1, "the new block is whole")
+        assert rig.boost.metrics.value("flashblocks_not_streamed", reason="late") == 1
+        assert await rig.engine.get_payload(payload_id) == prefix(source.made, FLASHBLOCKS_PER_BLOCK + 1)
+
+
 async def test_a_missed_flashblock_is_had_again_by_connecting_anew(tmp_path: Path) -> None:
     async with running(tmp_path, scripted=True) as rig:
         source = rig.builder.source

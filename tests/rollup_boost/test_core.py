@@ -41,6 +41,7 @@ from flashblocks.rollup_boost.facts import (
     Tick,
     WakeAt,
 )
+from flashblocks.rollup_boost.health import OFFENCE_REMEMBERED_S
 from flashblocks.rollup_boost.selection import ExecutionMode, Offer, Policy, Source
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.payload_id import payload_id
@@ -246,8 +247,7 @@ def test_each_offence_is_counted_and_the_next_block_is_none_the_worse(
     made = rig.samples.flashblock(0, "next", 101, next_id, {"timestamp": 1_700_000_004})
     assert len(of(rig.tell(FlashblockArrived(rig.samples.frame(made), made)), Apply)) <= 1
     rig.tell(Applied(EL, next_id, 0, rig.samples.frame(made).digest, Status.VALID))
-    for _ in range(3):
-        rig.tell(Tick(), after=1)
+    rig.tell(PayloadAsked(8, next_id), after=1)
     assert rig.core.health.status == 200
 
 
@@ -261,6 +261,22 @@ def test_what_the_execution_client_refuses_is_not_offered_and_the_block_stays_th
     assert of(decided, SetHealth)[0].health.status == 206
     assert reasons(rig.arrive(3)) == [("flashblocks_late", "distrusted")]
     assert of(rig.ask(), AnswerEnvelope) == [AnswerEnvelope(9, rig.envelope("", ""), 2)]
+
+
+def test_a_builder_that_lies_in_every_block_never_looks_healthy_in_between(rig: Rig) -> None:
+    rig.open()
+    rig.through(0)
+    rig.arrive(1)
+    rig.judge(1, Status.INVALID, error="root")
+    rig.ask()
+    rig.commit(0)
+    next_id = rig.open(timestamp=1_700_000_004)
+    made = rig.samples.flashblock(0, "next", 101, next_id, {"timestamp": 1_700_000_004})
+    frame = rig.samples.frame(made)
+    rig.tell(FlashblockArrived(frame, made), Applied(EL, next_id, 0, frame.digest, Status.VALID), Committed(frame))
+    assert rig.core.health.status == 206
+    rig.tell(Tick(), after=OFFENCE_REMEMBERED_S)
+    assert rig.core.health.status == 200, "after a while without an accusation"
 
 
 def test_a_silent_builder_is_noticed_at_the_end_of_its_block(rig: Rig) -> None:

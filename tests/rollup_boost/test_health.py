@@ -1,6 +1,6 @@
 import pytest
 
-from flashblocks.rollup_boost.health import PeerHealth, judge_health
+from flashblocks.rollup_boost.health import OFFENCE_REMEMBERED_S, PeerHealth, judge_health
 from flashblocks.rollup_boost.selection import ExecutionMode
 
 A, B = b"a" * 8, b"b" * 8
@@ -55,12 +55,22 @@ def test_a_single_missed_look_says_nothing() -> None:
 
 def test_an_offence_is_forgiven_only_by_a_good_block_after_it() -> None:
     peer = PeerHealth()
-    peer.accuse(A, "wrong root")
-    peer.accuse(A, "and late")
+    peer.accuse(A, "wrong root", now=0)
+    peer.accuse(A, "and late", now=0)
     peer.behaved(A)
     peer.called()
     assert peer.fault == "wrong root"
     peer.behaved(B)
+    assert not peer.fault
+
+
+def test_an_offence_is_forgotten_after_a_while() -> None:
+    peer = PeerHealth()
+    assert peer.remember(now=0) is None
+    peer.accuse(A, "wrong root", now=100)
+    assert peer.remember(now=100) == 100 + OFFENCE_REMEMBERED_S
+    assert peer.fault == "wrong root"
+    assert peer.remember(now=100 + OFFENCE_REMEMBERED_S) is None
     assert not peer.fault
 
 
