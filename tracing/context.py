@@ -2,7 +2,8 @@
 
 A block's trace is named by chain id and payload id, a transaction's by its hash, a failover's by chain id and epoch.
 The root span's id is derived too: children can hang below it before – or without ever – seeing the process that
-records it, also the new leader's after a failover. Between processes the context is W3C `traceparent`.
+records it, also the new leader's after a failover. It is the first half of the trace id, so that anybody who has seen
+one span of a trace knows the root. Between processes the context is W3C `traceparent`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from hashlib import sha256
 from typing import NamedTuple
 
 TRACEPARENT_LENGTH = 55
+TRACED_TRANSACTIONS_MAX = 64
+"""Per flashblock, whoever asks for it: what a frame's text can name at most."""
 
 
 class TraceRoot(NamedTuple):
-    """A derived trace: its id (128 bits) and the id of its root span (64 bits), neither ever zero."""
+    """A derived trace: its id (128 bits) and the id of its root span (64 bits); or those of any span."""
 
     trace_id: int
     span_id: int
@@ -40,6 +43,41 @@ def failover_root(chain_id: int, epoch: int) -> TraceRoot:
     return _root(b"failover", chain_id.to_bytes(8, "big") + epoch.to_bytes(8, "big"))
 
 
+def root_of(context: TraceRoot) -> TraceRoot:
+    """The root of the derived trace that a span of it lies in."""
+    return TraceRoot(context.trace_id, context.trace_id >> 64)
+
+
+class FrameContext(NamedTuple):
+    """What travels with a flashblock: the span that built it, and the hashes of its transactions that are traced.
+
+    As text it is a traceparent, then – after a blank – the hashes in hex, joined by dots. So the builder decides once
+    which transactions are traced, and nobody behind it has to open the body.
+    """
+
+    build: TraceRoot
+    transactions: tuple[bytes, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The text for `FlashblockFrame.traceparent`."""
+        hashes = ".".join(tx_hash.hex() for tx_hash in self.transactions)
+        return f"{self.build.traceparent} {hashes}" if hashes else self.build.traceparent
+
+
+def parse_frame_context(text: str) -> FrameContext | None:
+    """Read a frame's text; None when there is none, or none of ours."""
+    traceparent, _, hashes = text.partition(" ")
+    build = parse_traceparent(traceparent)
+    if build is None:
+        return None
+    try:
+        named = tuple(bytes.fromhex(each) for each in hashes.split(".")) if hashes else ()
+    except ValueError:
+        named = ()
+    return FrameContext(build, tuple(each for each in named[:TRACED_TRANSACTIONS_MAX] if len(each) == 32))
+
+
 def parse_traceparent(text: str | None) -> TraceRoot | None:
     """Read a traceparent header (W3C Trace Context, version 00); None when it is absent or malformed."""
     if not text or len(text) < TRACEPARENT_LENGTH:
@@ -55,5 +93,5 @@ def parse_traceparent(text: str | None) -> TraceRoot | None:
 
 
 def _root(kind: bytes, name: bytes) -> TraceRoot:
-    digest = sha256(b"flashblocks " + kind + b"\0" + name).digest()
-    return TraceRoot(int.from_bytes(digest[:16], "big") or 1, int.from_bytes(digest[16:24], "big") or 1)
+    trace_id = int.from_bytes(sha256(b"flashblocks " + kind + b"\0" + name).digest()[:16], "big")
+    return root_of(TraceRoot(trace_id, 0))

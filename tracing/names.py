@@ -11,6 +11,9 @@ EPOCH = "epoch"
 OUTCOME = "outcome"
 TRANSACTIONS = "transactions"
 
+CAUSE = "failover.cause"
+SUBSCRIBERS = "subscribers"
+
 # spans of a block trace, in the order of a flashblock's life
 BLOCK = "block"
 FORKCHOICE_UPDATED = "engine_forkchoiceUpdated"
@@ -29,11 +32,14 @@ SEND = "eth_sendRawTransaction"
 ADMIT = "transaction admit"
 POOL = "transaction pool"
 INCLUDE = "transaction include"
+LOST = "transaction not seen again"
 PRECONFIRM = "transaction preconfirm"
 
 # spans of a failover trace
 FAILOVER = "failover"
+DETECT = "failover detect"
 ELECT = "failover elect"
 CLAIM = "failover claim"
 CATCH_UP = "failover catch-up"
 RESUME = "failover resume"
+FIRST_FLASHBLOCK = "failover first flashblock"

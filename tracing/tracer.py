@@ -32,7 +32,7 @@ from tracing.otlp_json import FileExporter
 
 QUEUE_SPANS_MAX = 8192
 BATCH_SPANS_MAX = 512
-BATCH_DELAY_MS = 1000
+BATCH_DELAY_MS = 500  # what a killed process takes with it
 EXPORT_TIMEOUT_MS = 5000
 
 Attribute = str | bool | int | float
@@ -45,7 +45,7 @@ class Tracer:
         self._ids = _DerivedIds()
         resource = Resource.create({"service.name": component, "service.instance.id": group})
         self._provider = TracerProvider(resource=resource, id_generator=self._ids, shutdown_on_exit=False)
-        self._enabled = exporter is not None
+        self.enabled = exporter is not None
         if exporter is not None:
             processor = BatchSpanProcessor(
                 exporter,
@@ -87,6 +87,20 @@ class Tracer:
         """Record the root span of a derived trace under its derived id: exactly one process does this per trace."""
         return self._record(None, root, name, start, end, attributes, kind, error, links)
 
+    def apart(
+        self,
+        name: str,
+        start: float,
+        end: float,
+        attributes: Mapping[str, Attribute],
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+        error: str | None = None,
+        links: Sequence[TraceRoot] = (),
+    ) -> TraceRoot:
+        """Record a trace of this one span, under an id of its own."""
+        return self._record(None, None, name, start, end, attributes, kind, error, links)
+
     def _record(
         self,
         parent: TraceRoot | None,
@@ -99,7 +113,7 @@ class Tracer:
         error: str | None,
         links: Sequence[TraceRoot],
     ) -> TraceRoot:
-        if not self._enabled:
+        if not self.enabled:
             return own or parent or TraceRoot(1, 1)
         context = None if parent is None else set_span_in_context(NonRecordingSpan(_remote(parent)))
         with self._ids.derived(own):
@@ -132,6 +146,16 @@ def make_tracer(
     """Make the tracer that the OTEL_* variables ask for: a collector, a file under `data_dir`, or nothing."""
     variables = os.environ if environment is None else environment
     return Tracer(component, group, _exporter(component, group, data_dir, variables))
+
+
+def component_tracer(component: str, name: str, data_dir: str) -> Tracer:
+    """The tracer of one component from its settings; off without a data directory and a collector."""
+    return make_tracer(component, name, Path(data_dir) if data_dir else None)
+
+
+def no_tracer() -> Tracer:
+    """A tracer that records nothing."""
+    return Tracer("none", "none", None)
 
 
 def _exporter(component: str, group: str, data_dir: Path | None, variables: Mapping[str, str]) -> SpanExporter | None:

@@ -1,0 +1,101 @@
+"""The builder's spans: the build of each flashblock, and of its transactions the wait in the pool and the inclusion.
+
+Here it is decided which transactions of a flashblock are traced at all; the decision travels with the frame.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+from opentelemetry.trace import SpanKind
+
+from tracing import names
+from tracing.context import FrameContext, TraceRoot, block_root, transaction_root
+from tracing.stages import Stages, flashblock_attributes
+from tracing.tracer import Attribute
+
+SAMPLED_PER_FLASHBLOCK_MAX = 16
+SLOW_PER_FLASHBLOCK_MAX = 16
+FAILOVER_PER_FLASHBLOCK_MAX = 64
+SLOW_POOL_WAIT_S = 1.0
+FAILOVER_FLASHBLOCKS = 10
+"""How many flashblocks after taking a block over have their transactions traced beyond the usual bound."""
+ARRIVALS_MAX = 8192
+BUILDS_REMEMBERED_MAX = 32
+
+
+class _Build:
+    """A flashblock that was built and is not published yet."""
+
+    def __init__(self, start: float, end: float, span: TraceRoot, traced: Sequence[bytes]) -> None:
+        self.start, self.end, self.span, self.traced = start, end, span, traced
+
+
+class BuildTrace:
+    """What one builder records. Bounded: ARRIVALS_MAX transactions wait, the oldest give way."""
+
+    def __init__(self, stages: Stages, chain_id: int) -> None:
+        self._stages, self._chain_id = stages, chain_id
+        self._arrivals: OrderedDict[bytes, float] = OrderedDict()
+        self._builds: OrderedDict[tuple[bytes, int], _Build] = OrderedDict()
+        self._failover_left = 0
+
+    def arrived(self, tx_hash: bytes, now: float) -> None:
+        """A transaction came from one of ours, who records the root of its trace; others' have no trace."""
+        if self._stages.tracer.enabled and tx_hash not in self._arrivals:
+            self._arrivals[tx_hash] = now
+            if len(self._arrivals) > ARRIVALS_MAX:
+                self._arrivals.popitem(last=False)
+
+    def took_over(self) -> None:
+        """A block that another builder began goes on here."""
+        self._failover_left = FAILOVER_FLASHBLOCKS
+
+    def built(
+        self, payload_id: bytes, number: int, index: int, start: float, end: float, hashes: Sequence[bytes]
+    ) -> str:
+        """Record a build; the text that its frame shall carry (empty when tracing is off)."""
+        stages = self._stages
+        root = block_root(self._chain_id, payload_id)
+        stages.observe(names.BUILD, end - start, root)
+        if not stages.tracer.enabled:
+            return ""
+        attributes = flashblock_attributes(number, index, payload_id, "ok") | {names.TRANSACTIONS: len(hashes)}
+        span = stages.tracer.span(root, names.BUILD, start, end, attributes)
+        traced = self._choose(hashes, start)
+        self._builds[payload_id, index] = _Build(start, end, span, traced)
+        if len(self._builds) > BUILDS_REMEMBERED_MAX:
+            self._builds.popitem(last=False)
+        return FrameContext(span, tuple(traced)).text
+
+    def published(self, payload_id: bytes, number: int, index: int, hashes: Sequence[bytes], now: float) -> None:
+        """A built flashblock went out: its transactions have left the pool."""
+        build = self._builds.pop((payload_id, index), None)
+        arrivals = {tx_hash: self._arrivals.pop(tx_hash, None) for tx_hash in hashes}
+        if self._failover_left and index:
+            self._failover_left -= 1
+        for tx_hash, arrived in arrivals.items():
+            if arrived is not None and build is not None:
+                self._stages.observe(names.POOL, build.start - arrived, transaction_root(tx_hash))
+        if build is None:
+            return
+        for tx_hash in build.traced:
+            arrived = arrivals.get(tx_hash)
+            if arrived is None:
+                continue
+            attributes: dict[str, Attribute] = flashblock_attributes(number, index, payload_id, "ok")
+            attributes[names.TX_HASH] = "0x" + tx_hash.hex()
+            trace, tracer = transaction_root(tx_hash), self._stages.tracer
+            # One that came while the flashblock was being built has not waited.
+            began = max(arrived, build.start)
+            tracer.span(trace, names.POOL, arrived, began, attributes, kind=SpanKind.CONSUMER)
+            tracer.span(trace, names.INCLUDE, began, now, attributes, links=[build.span])
+
+    def _choose(self, hashes: Sequence[bytes], now: float) -> list[bytes]:
+        """Of those with a root: the ones with the smallest hashes, the slow ones; nearly all after a failover."""
+        known = sorted(tx_hash for tx_hash in hashes if tx_hash in self._arrivals)
+        if self._failover_left:
+            return known[:FAILOVER_PER_FLASHBLOCK_MAX]
+        slow = [each for each in known[SAMPLED_PER_FLASHBLOCK_MAX:] if now - self._arrivals[each] > SLOW_POOL_WAIT_S]
+        return known[:SAMPLED_PER_FLASHBLOCK_MAX] + slow[:SLOW_PER_FLASHBLOCK_MAX]

@@ -1,0 +1,95 @@
+"""The stages of a flashblock's life, each recorded once: as a span of its block, of its transactions, as a duration."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from opentelemetry.trace import SpanKind
+
+from tracing import names
+from tracing.context import TraceRoot, parse_frame_context, root_of, transaction_root
+from tracing.tracer import Attribute, Tracer
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
+METRIC = "flashblocks_stage_seconds"
+BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+
+
+class Stages:
+    """One component's door to traces and to the histogram of stages. Times are Unix seconds."""
+
+    def __init__(self, tracer: Tracer, registry: CollectorRegistry | None = None) -> None:
+        self.tracer = tracer
+        self._seconds = None
+        if registry is not None:
+            from prometheus_client import Histogram
+
+            self._seconds = Histogram(
+                METRIC,
+                "Duration of a stage on the way to a preconfirmation",
+                ["stage"],
+                buckets=BUCKETS_S,
+                registry=registry,
+            )
+
+    def observe(self, stage: str, seconds: float, trace: TraceRoot | None = None) -> None:
+        """Count a duration; the trace, where it is recorded, is its exemplar."""
+        if self._seconds is not None and math.isfinite(seconds):
+            exemplar = None if trace is None or not self.tracer.enabled else {"trace_id": f"{trace.trace_id:032x}"}
+            self._seconds.labels(stage).observe(max(0.0, seconds), exemplar)
+
+    def flashblock(
+        self,
+        context_text: str,
+        stage: str,
+        start: float,
+        end: float,
+        *,
+        number: int,
+        index: int,
+        payload_id: bytes,
+        error: str | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        more: dict[str, Attribute] | None = None,
+    ) -> None:
+        """Record a stage of one flashblock in its block's trace, and in those of its traced transactions.
+
+        `context_text` is the frame's; without it only the duration is counted.
+        """
+        context = parse_frame_context(context_text)
+        self.observe(stage, end - start, None if context is None else context.build)
+        if context is None or not self.tracer.enabled:
+            return
+        attributes = flashblock_attributes(number, index, payload_id, error or "ok")
+        if more:
+            attributes.update(more)
+        root = root_of(context.build)
+        own = self.tracer.span(root, stage, start, end, attributes, kind=kind, error=error, links=[context.build])
+        for tx_hash in context.transactions:
+            attributes = {**attributes, names.TX_HASH: "0x" + tx_hash.hex()}
+            trace = transaction_root(tx_hash)
+            self.tracer.span(trace, stage, start, end, attributes, kind=kind, error=error, links=[own])
+
+    def call(self, traceparent: str, method: str, start: float, end: float, error: str | None = None) -> None:
+        """Record a served RPC below the caller's trace; nothing without a `traceparent` header of ours."""
+        context = parse_frame_context(traceparent)
+        if context is not None and self.tracer.enabled:
+            attributes: dict[str, Attribute] = {"rpc.system": "jsonrpc", "rpc.method": method}
+            self.tracer.span(root_of(context.build), method, start, end, attributes, kind=SpanKind.SERVER, error=error)
+
+    def close(self) -> None:
+        """Hand over what is recorded and stop."""
+        self.tracer.close()
+
+
+def flashblock_attributes(number: int, index: int, payload_id: bytes, outcome: str) -> dict[str, Attribute]:
+    """What every span about a flashblock carries."""
+    return {
+        names.BLOCK_NUMBER: number,
+        names.FLASHBLOCK_INDEX: index,
+        names.PAYLOAD_ID: "0x" + payload_id.hex(),
+        names.OUTCOME: outcome,
+    }
