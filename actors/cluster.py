@@ -1,9 +1,9 @@
-"""Every call to Ray: start it on this machine, create the actors, ask them, end it."""
+"""Every call to Ray: start it on this machine, create the actors, end them, end it."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +14,15 @@ from actors.shell import ComponentActor
 
 NAMESPACE = "flashblocks"
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's own minimum: no data of ours goes through it
-CALLS_AT_ONCE = 4  # per actor: `started` may wait while `info` and `stop` are answered
-CREATED_S_MAX = 60.0
-CALL_S_MAX = 5.0
-RETRY_PAUSE_S = 0.1
+CALLS_AT_ONCE = 2  # per actor: `info` is answered while `stop` waits
 
 
 class Cluster:
     """A Ray of our own on this machine, and the components that live in it."""
 
-    def __init__(self, temporary: Path, data_dir: Path, log_level: str) -> None:
+    def __init__(self, temporary: Path, notes: Path, data_dir: Path, log_level: str) -> None:
         self._temporary = temporary
+        self._notes = notes
         self._log_dir = data_dir / LOG_DIRECTORY
         self._log_level = log_level
         self._handles: dict[str, Any] = {}
@@ -53,23 +51,9 @@ class Cluster:
                 num_cpus=0,
                 max_restarts=-1,
                 max_concurrency=CALLS_AT_ONCE,
-            ).remote(each.component, each.settings, str(self._log_dir), self._log_level)
-
-    async def info(self, actor_name: str) -> Mapping[str, Any]:
-        """The actor's own ``info()``, asked again until it answers: it may just be starting anew."""
-        return await self._ask(actor_name, "info", CALL_S_MAX)  # type: ignore[no-any-return]
-
-    async def started(self, actor_name: str) -> bool:
-        """Wait until the component of the actor serves; False when it took too long."""
-        return bool(await self._ask(actor_name, "started", CREATED_S_MAX))
-
-    async def _ask(self, actor_name: str, method: str, timeout_s: float) -> Any:
-        while True:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    return await getattr(self._handles[actor_name], method).remote()
-            except (ray.exceptions.RayError, TimeoutError):
-                await asyncio.sleep(RETRY_PAUSE_S)
+            ).remote(
+                each.component, each.settings, str(self._log_dir), self._log_level, str(self._notes / each.note_name)
+            )
 
     async def stop_components(self, timeout_s: float) -> int:
         """Ask every component to end cleanly; how many did in time."""

@@ -83,6 +83,11 @@ class ComponentPlan(msgspec.Struct, frozen=True, kw_only=True):
         """The unique name of the actor, ``sequencer-0/conductor``."""
         return f"{self.instance}/{self.component}"
 
+    @property
+    def note_name(self) -> str:
+        """The file name of the actor's note in the run directory."""
+        return f"{self.instance}.{self.component}"
+
 
 def build_plan(options: ClusterOptions, ports: ClusterPorts, data_dir: Path) -> list[ComponentPlan]:
     """Every component of the cluster with its complete settings, in the order of creation."""

@@ -59,6 +59,7 @@ class RunDirectory:
         self.progress = self.path / "progress.jsonl"
         self.endpoints = self.path / "endpoints.json"
         self.supervisor_log = self.path / "supervisor.log"
+        self.notes = self.path / "notes"
         self.ray = self.path / "r"
         self.temporary_data = self.path / "data"
 

@@ -1,7 +1,8 @@
 """The one Ray actor class: a worker process that hosts one component in a thread of its own.
 
 Ray starts, places and restarts it; the component's sockets, timers and tasks live on the thread's own event loop and
-never wait for Ray.  When the component fails, the process exits loudly and Ray starts it again.
+never wait for Ray.  When the component fails, the process exits loudly and Ray starts it again.  A small file, the
+actor's note, tells the supervisor the pid and whether the component serves.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-STARTED_S_MAX = 60.0
 STATUS_S_MAX = 1.0
 STOP_S_MAX = 5.0
 RESTART_PAUSE_S = 1.0  # a component that cannot even start is not tried more often than this
@@ -27,8 +27,9 @@ class ComponentActor:
     The constructor returns at once and never raises: Ray gives an actor whose constructor failed up for good.
     """
 
-    def __init__(self, component: str, settings: dict[str, Any], log_dir: str, log_level: str) -> None:
+    def __init__(self, component: str, settings: dict[str, Any], log_dir: str, log_level: str, note: str) -> None:
         self._component_name = component
+        self._note = Path(note)
         self._settings = settings
         self._log_dir = log_dir
         self._log_level = log_level
@@ -37,21 +38,27 @@ class ComponentActor:
         self._component: Any = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping: asyncio.Event | None = None
+        self._write_note()
         threading.Thread(target=self._main, name=component, daemon=True).start()
 
     def info(self) -> dict[str, Any]:
         """``{pid, serving, status}``; status is None until the component serves, or when it does not answer."""
         return {"pid": os.getpid(), "serving": self._started.is_set(), "status": self._status()}
 
-    def started(self) -> bool:
-        """Wait, for at most ``STARTED_S_MAX``, until the component serves; whether it does."""
-        return self._started.wait(STARTED_S_MAX)
-
     def stop(self) -> bool:
         """End the component cleanly; whether it ended in time."""
         if self._loop is not None and self._stopping is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
         return self._ended.wait(STOP_S_MAX)
+
+    def _write_note(self) -> None:
+        """Tell the supervisor who we are; it learns it two seconds sooner than by a call after a restart."""
+        fresh = self._note.with_name(f".{self._note.name}.{os.getpid()}")
+        try:
+            fresh.write_text(note_text(os.getpid(), self._started.is_set()))
+            os.replace(fresh, self._note)
+        except OSError:
+            pass  # the run directory is being removed: so are we
 
     def _status(self) -> dict[str, Any] | None:
         if not self._started.is_set() or self._loop is None:
@@ -97,7 +104,22 @@ class ComponentActor:
         gc.collect()
         gc.freeze()
         self._started.set()
+        self._write_note()
         log.info("serving", pid=os.getpid(), cpu_s=round(time.process_time(), 3))
+
+
+def note_text(pid: int, serving: bool) -> str:
+    """What an actor notes about itself: its pid, and whether its component serves."""
+    return f"{pid} {'serving' if serving else 'starting'}"
+
+
+def read_note(path: Path) -> tuple[int, bool] | None:
+    """The (pid, serving) an actor noted, None when there is no note yet."""
+    try:
+        pid, state = path.read_text().split()
+    except (OSError, ValueError):
+        return None
+    return int(pid), state == "serving"
 
 
 def spare_imports() -> None:

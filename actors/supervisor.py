@@ -28,11 +28,12 @@ from actors.endpoints import ENDPOINTS_FILE, describe
 from actors.fork_workers import ForkedWorkers
 from actors.plan import ComponentPlan
 from actors.run_directory import RunDirectory, clean_after_crash
+from actors.shell import read_note
 from actors.starter import DETACH_WORD, StartOrder
 
 STOP_COMPONENTS_S_MAX = 4.0
 START_S_MAX = 120.0
-POLL_PID_S = 0.05
+NOTE_POLL_S = 0.05
 NEED_GENESIS_HASH = ("conductor", "op-node")
 
 
@@ -130,10 +131,13 @@ class Supervisor:
         def start() -> None:
             from actors.cluster import Cluster
 
-            self._cluster = Cluster(self._directory.ray, self._data_dir, self._order.options.log_level)
+            self._cluster = Cluster(
+                self._directory.ray, self._directory.notes, self._data_dir, self._order.options.log_level
+            )
             with forked.in_place_of_the_interpreter():
                 self._cluster.start(len(self._order.plan))
 
+        self._directory.notes.mkdir()
         self._forked = forked = ForkedWorkers(self._directory.path, self._order.plan)
         await self._in_ray_thread(start)
         self._progress.tell("ray-up")
@@ -151,26 +155,31 @@ class Supervisor:
         await asyncio.get_running_loop().run_in_executor(self._ray_thread, call)
 
     async def _watch(self, plan: ComponentPlan, serving: asyncio.Event) -> None:
-        """Keep the pid of one actor right: wait for its death on its pidfd, then for its successor."""
-        name = plan.actor_name
+        """Keep the pid of one actor right: wait for its death on its pidfd, then for its successor's note."""
+        name, note = plan.actor_name, self._directory.notes / plan.note_name
         while True:
-            pid = int((await self._cluster.info(name))["pid"])
-            if pid == self._pids.get(name):
-                await asyncio.sleep(POLL_PID_S)  # Ray has not seen the death yet
-                continue
+            pid = await self._pid_after(note, self._pids.get(name))
             self._pids[name] = pid
             self._write_endpoints()
-            ended = asyncio.create_task(process_end(pid))
-            up = asyncio.create_task(self._tell_serving(name, pid, serving))
-            await ended
-            up.cancel()
+            up = asyncio.create_task(self._tell_serving(name, note, pid, serving))
+            try:
+                await process_end(pid)
+            finally:
+                up.cancel()
             self._restarts[name] = self._restarts.get(name, 0) + 1
             self._progress.tell("component-ended", component=name, pid=pid, restarts=self._restarts[name])
 
-    async def _tell_serving(self, name: str, pid: int, serving: asyncio.Event) -> None:
-        if await self._cluster.started(name):
-            serving.set()
-            self._progress.tell("component-up", component=name, pid=pid)
+    async def _pid_after(self, note: Path, last: int | None) -> int:
+        """The pid of the actor's new process."""
+        while (found := read_note(note)) is None or found[0] == last:  # noqa: ASYNC110 – another process writes it
+            await asyncio.sleep(NOTE_POLL_S)
+        return found[0]
+
+    async def _tell_serving(self, name: str, note: Path, pid: int, serving: asyncio.Event) -> None:
+        while read_note(note) != (pid, True):  # noqa: ASYNC110
+            await asyncio.sleep(NOTE_POLL_S)
+        serving.set()
+        self._progress.tell("component-up", component=name, pid=pid)
 
     def _on_watcher_end(self, task: asyncio.Task[None]) -> None:
         self._watchers.discard(task)
