@@ -92,6 +92,7 @@ class Ingress:
         self._waiting: dict[bytes, asyncio.Future[Refusal | None]] = {}
         self._asking: dict[bytes, asyncio.Task[AccountFacts | None]] = {}
         self._sending: set[asyncio.Task[None]] = set()
+        self._flush: asyncio.TimerHandle | None = None
         self._up: set[str] = set()  # by their lifelines
         self._answers: set[str] = set()  # by their last answer, for foreign targets that have no lifeline
         self._bug: asyncio.Future[None] | None = None
@@ -151,6 +152,8 @@ class Ingress:
         for stream in self._streams:
             await stream.close()
         await self.server.close()
+        if self._flush is not None:
+            self._flush.cancel()
         tasks = [*self._sending, *self._asking.values()]
         for task in tasks:
             task.cancel()
@@ -361,6 +364,7 @@ class Ingress:
         return change
 
     def _carry_out(self, decisions: list[Decision]) -> None:
+        self._plan_flush()
         for decision in decisions:
             match decision:
                 case Send():
@@ -375,6 +379,16 @@ class Ingress:
                     self._done.labels(reason).inc()
                     if reason != "included":
                         self._log.info("transaction given up", tx=data(tx_hash), reason=reason)
+
+    def _plan_flush(self) -> None:
+        due = self._outbox.next_flush()
+        if due is not None and self._flush is None:
+            loop = asyncio.get_running_loop()
+            self._flush = loop.call_later(max(0.0, due - time.monotonic()), self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        self._carry_out(self._outbox.flush(time.monotonic()))
 
     def _sent_batch(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)

@@ -1,8 +1,8 @@
 """Where every accepted transaction still has to go: to each target's pool, again after a restart, until it is included.
 
-One queue per target, so that a slow or dead target holds up nobody; one batch per target on its way at a time, so that
-under load batches grow and without load nothing waits. A target's answer is one of three: it has the transaction,
-it refuses it, or nobody knows – then it is sent again.
+One queue per target, so that a slow or dead target holds up nobody; one batch per target on its way at a time, and a
+pause between two, so that under load batches grow and without load nothing waits. A target's answer is one of three: it
+has the transaction, it refuses it, or nobody knows – then it is sent again.
 """
 
 from collections import OrderedDict
@@ -20,6 +20,7 @@ PER_SENDER_MAX = 1_024
 BATCH_TRANSACTIONS_MAX = 100
 RESEND_AFTER_S = 4.0
 UNKNOWN_RETRY_S = 0.2
+PACE_S = 0.02  # between two batches to one target: nothing when it is quiet, fewer and larger requests under load
 LIFETIME_S = 600.0
 FORGET_AFTER_BLOCKS = 32  # what a flashblock showed is forgotten this much later even if no sealed block was seen
 
@@ -90,9 +91,10 @@ class Outbox:
         per_sender_max: int = PER_SENDER_MAX,
         resend_after_s: float = RESEND_AFTER_S,
         lifetime_s: float = LIFETIME_S,
+        pace_s: float = PACE_S,
     ) -> None:
         self._transactions_max, self._per_sender_max = transactions_max, per_sender_max
-        self._resend_after_s, self._lifetime_s = resend_after_s, lifetime_s
+        self._resend_after_s, self._lifetime_s, self._pace_s = resend_after_s, lifetime_s, pace_s
         self._entries: OrderedDict[bytes, Entry] = OrderedDict()  # in order of arrival
         self._by_sender: dict[bytes, dict[int, bytes]] = {}
         self._waiting: dict[str, OrderedDict[bytes, None]] = {target: OrderedDict() for target in targets}
@@ -133,8 +135,7 @@ class Outbox:
         self._entries[transaction.hash] = Entry(transaction, now)
         queue[transaction.nonce] = transaction.hash
         self._count_cost(transaction, 1)
-        for waiting in self._waiting.values():
-            waiting[transaction.hash] = None
+        self._want_everywhere(transaction.hash)
         return decisions + self._sends(now)
 
     def answered(self, now: float, target: str, answers: dict[bytes, Answer]) -> list[Decision]:
@@ -146,7 +147,7 @@ class Outbox:
             if entry is None:
                 continue
             if tx_hash not in answers:
-                self._waiting[target][tx_hash] = None
+                self._want(target, tx_hash)
                 continue
             answer = answers[tx_hash]
             entry.outcomes[target] = None if answer is None or answer.means_known else answer
@@ -158,8 +159,7 @@ class Outbox:
         sent = self._on_the_way.pop(target, ())
         waiting = self._waiting[target]
         for tx_hash in reversed(sent):
-            if tx_hash in self._entries:
-                waiting[tx_hash] = None
+            if self._want(target, tx_hash):
                 waiting.move_to_end(tx_hash, last=False)
         self._not_before[target] = now + UNKNOWN_RETRY_S
         return self._sends(now)
@@ -167,11 +167,9 @@ class Outbox:
     def target_up(self, now: float, target: str) -> list[Decision]:
         """A target has (re)started, its pool may be empty: everything not included goes to it again, at once."""
         self._not_before[target] = float("-inf")
-        waiting = self._waiting[target] = OrderedDict()
-        on_the_way = self._on_the_way.get(target, ())
-        for tx_hash, entry in self._entries.items():
-            if entry.included_in is None and tx_hash not in on_the_way:
-                waiting[tx_hash] = None
+        self._waiting[target] = OrderedDict()
+        for tx_hash in self._entries:
+            self._want(target, tx_hash)
         return self._sends(now)
 
     def included(self, number: int, hashes: Iterable[bytes]) -> list[Decision]:
@@ -204,8 +202,7 @@ class Outbox:
         for tx_hash in sorted(shown):
             self._entries[tx_hash].included_in = None
             self._count_cost(self._entries[tx_hash].transaction, 1)
-            for waiting in self._waiting.values():
-                waiting[tx_hash] = None
+            self._want_everywhere(tx_hash)
         return decisions + self._sends(now)
 
     def waited_enough(self, tx_hash: bytes) -> list[Decision]:
@@ -232,10 +229,12 @@ class Outbox:
                 decisions += self._forget(tx_hash, "expired")
             elif entry.included_in is None and entry.sent_at <= now - self._resend_after_s:
                 entry.sent_at = now
-                for target, waiting in self._waiting.items():
-                    if tx_hash not in self._on_the_way.get(target, ()):
-                        waiting[tx_hash] = None
+                self._want_everywhere(tx_hash)
         return decisions + self._sends(now)
+
+    def flush(self, now: float) -> list[Decision]:
+        """Send what was held back for its pace; to be called when `next_flush` says."""
+        return self._sends(now)
 
     # What others read -----------------------------------------------------------------------------------------------
 
@@ -260,6 +259,15 @@ class Outbox:
         while from_nonce in queue:
             from_nonce += 1
         return from_nonce
+
+    def next_flush(self) -> float | None:
+        """When something that waits only for its pace may go; None when nothing does."""
+        ready = [
+            self._not_before[target]
+            for target, waiting in self._waiting.items()
+            if waiting and target not in self._on_the_way
+        ]
+        return min(ready, default=None)
 
     def waiting(self, target: str) -> int:
         """How many transactions wait for a target (a gauge)."""
@@ -287,6 +295,18 @@ class Outbox:
 
     # Smaller rules --------------------------------------------------------------------------------------------------
 
+    def _want(self, target: str, tx_hash: bytes) -> bool:
+        """Queue a transaction for a target, unless it is on its way there, shown in a flashblock, or done with."""
+        entry = self._entries.get(tx_hash)
+        if entry is None or entry.included_in is not None or tx_hash in self._on_the_way.get(target, ()):
+            return False
+        self._waiting[target][tx_hash] = None
+        return True
+
+    def _want_everywhere(self, tx_hash: bytes) -> None:
+        for target in self._waiting:
+            self._want(target, tx_hash)
+
     def _sends(self, now: float) -> list[Decision]:
         decisions: list[Decision] = []
         for target, waiting in self._waiting.items():
@@ -296,6 +316,7 @@ class Outbox:
             for tx_hash in batch:
                 del waiting[tx_hash]
             self._on_the_way[target] = batch
+            self._not_before[target] = now + self._pace_s
             decisions.append(Send(target, batch))
         return decisions
 

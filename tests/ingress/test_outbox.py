@@ -42,7 +42,7 @@ def settled(decisions: list[Decision]) -> list[Settled]:
 
 
 def test_goes_to_every_target_and_settles_with_the_first_acceptance() -> None:
-    outbox, tx = Outbox(TARGETS), transaction(0, 0)
+    outbox, tx = Outbox(TARGETS, pace_s=0.0), transaction(0, 0)
     assert sends(outbox.accept(0.0, tx)) == dict.fromkeys(TARGETS, (tx.hash,))
     assert settled(outbox.answered(0.1, "el-0", {tx.hash: None})) == [Settled(tx.hash, None)]
     assert settled(outbox.answered(0.1, "builder-0", {tx.hash: Refusal(-32000, "nonce too low")})) == []
@@ -50,7 +50,7 @@ def test_goes_to_every_target_and_settles_with_the_first_acceptance() -> None:
 
 
 def test_a_refusal_by_all_is_the_answer_in_the_words_of_the_first() -> None:
-    outbox, tx = Outbox(TARGETS), transaction(0, 0)
+    outbox, tx = Outbox(TARGETS, pace_s=0.0), transaction(0, 0)
     outbox.accept(0.0, tx)
     first, other = Refusal(-32000, "insufficient funds"), Refusal(-32000, "other")
     assert outbox.answered(0.1, "el-1", {tx.hash: first}) == []
@@ -63,14 +63,14 @@ def test_a_refusal_by_all_is_the_answer_in_the_words_of_the_first() -> None:
 
 
 def test_already_known_is_an_acceptance() -> None:
-    outbox, tx = Outbox(TARGETS), transaction(0, 0)
+    outbox, tx = Outbox(TARGETS, pace_s=0.0), transaction(0, 0)
     outbox.accept(0.0, tx)
     answers = {tx.hash: Refusal(-32000, "already known")}
     assert settled(outbox.answered(0.1, "el-0", answers)) == [Settled(tx.hash, None)]
 
 
 def test_no_answer_is_unknown_and_the_batch_is_sent_again_in_its_order() -> None:
-    outbox = Outbox(TARGETS)
+    outbox = Outbox(TARGETS, pace_s=0.0)
     one, two = transaction(0, 0), transaction(0, 1)
     outbox.accept(0.0, one)
     outbox.accept(0.0, two)
@@ -79,7 +79,7 @@ def test_no_answer_is_unknown_and_the_batch_is_sent_again_in_its_order() -> None
 
 
 def test_a_restarted_target_gets_everything_again_at_once() -> None:
-    outbox = Outbox(TARGETS)
+    outbox = Outbox(TARGETS, pace_s=0.0)
     one, two, three = (transaction(0, nonce) for nonce in range(3))
     for tx in (one, two):
         outbox.accept(0.0, tx)
@@ -92,7 +92,7 @@ def test_a_restarted_target_gets_everything_again_at_once() -> None:
 
 
 def test_what_no_block_takes_is_sent_again_and_expires() -> None:
-    outbox = Outbox(TARGETS, resend_after_s=4.0, lifetime_s=10.0)
+    outbox = Outbox(TARGETS, pace_s=0.0, resend_after_s=4.0, lifetime_s=10.0)
     tx = transaction(0, 0)
     outbox.accept(0.0, tx)
     for target in TARGETS:
@@ -105,7 +105,7 @@ def test_what_no_block_takes_is_sent_again_and_expires() -> None:
 
 
 def test_a_used_up_nonce_ends_the_resending() -> None:
-    outbox, tx = Outbox(TARGETS), transaction(0, 0)
+    outbox, tx = Outbox(TARGETS, pace_s=0.0), transaction(0, 0)
     outbox.accept(0.0, tx)
     for target in TARGETS:
         outbox.answered(0.0, target, {tx.hash: None})
@@ -115,7 +115,7 @@ def test_a_used_up_nonce_ends_the_resending() -> None:
 
 
 def test_shown_then_sealed_is_done_and_shown_but_not_sealed_goes_again() -> None:
-    outbox = Outbox(TARGETS)
+    outbox = Outbox(TARGETS, pace_s=0.0)
     one, two = transaction(0, 0), transaction(1, 0)
     for tx in (one, two):
         outbox.accept(0.0, tx)
@@ -130,7 +130,7 @@ def test_shown_then_sealed_is_done_and_shown_but_not_sealed_goes_again() -> None
 
 
 def test_without_any_answer_the_transaction_is_kept_and_the_sender_told_so() -> None:
-    outbox, tx = Outbox(TARGETS), transaction(0, 0)
+    outbox, tx = Outbox(TARGETS, pace_s=0.0), transaction(0, 0)
     outbox.accept(0.0, tx)
     assert outbox.waited_enough(tx.hash) == [Settled(tx.hash, None)]
     assert len(outbox) == 1
@@ -138,7 +138,7 @@ def test_without_any_answer_the_transaction_is_kept_and_the_sender_told_so() -> 
 
 
 def test_with_only_refusals_in_time_the_refusal_is_the_answer() -> None:
-    outbox, tx = Outbox(TARGETS), transaction(0, 0)
+    outbox, tx = Outbox(TARGETS, pace_s=0.0), transaction(0, 0)
     outbox.accept(0.0, tx)
     refusal = Refusal(-32000, "exceeds block gas limit")
     outbox.answered(0.1, "el-0", {tx.hash: refusal})
@@ -146,7 +146,7 @@ def test_with_only_refusals_in_time_the_refusal_is_the_answer() -> None:
 
 
 def test_batches_have_a_bound_and_one_is_on_its_way() -> None:
-    outbox = Outbox(("only",), per_sender_max=1_000)
+    outbox = Outbox(("only",), pace_s=0.0, per_sender_max=1_000)
     first = outbox.accept(0.0, transaction(0, 0))
     assert sends(first) == {"only": (transaction(0, 0).hash,)}
     for nonce in range(1, 131):
@@ -155,8 +155,21 @@ def test_batches_have_a_bound_and_one_is_on_its_way() -> None:
     assert batch == tuple(transaction(0, nonce).hash for nonce in range(1, BATCH_TRANSACTIONS_MAX + 1))
 
 
+def test_under_load_batches_wait_for_their_pace_and_grow() -> None:
+    outbox = Outbox(("only",), pace_s=0.02)
+    first, *more = (transaction(0, nonce) for nonce in range(4))
+    assert sends(outbox.accept(0.0, first)) == {"only": (first.hash,)}
+    assert outbox.answered(0.005, "only", {first.hash: None}) == [Settled(first.hash, None)]
+    for tx in more:
+        assert outbox.accept(0.01, tx) == []
+    assert outbox.next_flush() == 0.02
+    assert outbox.flush(0.019) == []
+    assert sends(outbox.flush(0.02)) == {"only": tuple(tx.hash for tx in more)}
+    assert outbox.next_flush() is None
+
+
 def test_replacements_and_bounds() -> None:
-    outbox = Outbox(TARGETS, per_sender_max=2, transactions_max=3)
+    outbox = Outbox(TARGETS, pace_s=0.0, per_sender_max=2, transactions_max=3)
     cheap, dear = transaction(0, 0, tip=1), transaction(0, 0, tip=2 * 10**9)
     outbox.accept(0.0, cheap)
     assert outbox.room_for(cheap) == Refusal(-32000, "already known")
@@ -247,5 +260,5 @@ class OutboxMachine(RuleBasedStateMachine):
                 assert all(tx_hash in pool for pool in self.pools.values())
 
 
-OutboxMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+OutboxMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 TestOutboxMachine = OutboxMachine.TestCase
