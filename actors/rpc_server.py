@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
-from prometheus_client import CollectorRegistry, Counter, generate_latest
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.exposition import choose_encoder
 
 from flashblocks.wire.hexadecimal import WireError
 from flashblocks.wire.jsonrpc import (
@@ -41,10 +42,14 @@ Method = Callable[..., Awaitable[Any]]
 
 
 class Caller(NamedTuple):
-    """Who is asking: the socket's address, and the X-Forwarded-For header as it came (only a trusted hop's counts)."""
+    """Who is asking: the socket's address, and the X-Forwarded-For header as it came (only a trusted hop's counts).
+
+    `traceparent` is the W3C header as it came.
+    """
 
     address: str = ""
     forwarded_for: str = ""
+    traceparent: str = ""
 
 
 UNKNOWN_CALLER = Caller()
@@ -276,7 +281,9 @@ class RpcServer:
         return web.Response(text="OK")
 
     async def _metrics(self, request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": "text/plain; version=0.0.4"})
+        # OpenMetrics, for those who can read it, has the trace ids beside the numbers.
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        return web.Response(body=encode(self.registry), headers={"Content-Type": content_type})
 
     @web.middleware
     async def _guard(
@@ -288,7 +295,8 @@ class RpcServer:
                 check_token(self._secret, request.headers.get("Authorization"), time.time())
             except TokenError as error:
                 return web.Response(status=401, text=str(error))
-        CALLER.set(Caller(request.remote or "", request.headers.get("X-Forwarded-For", "")))
+        headers = request.headers
+        CALLER.set(Caller(request.remote or "", headers.get("X-Forwarded-For", ""), headers.get("traceparent", "")))
         if self._cors and request.method == "OPTIONS":
             return web.Response(status=204, headers=self._cors_headers())
         response = await handler(request)
@@ -300,7 +308,7 @@ class RpcServer:
         return {
             "Access-Control-Allow-Origin": self._cors or "",
             "Access-Control-Allow-Methods": "POST, GET, OPTIONS",
-            "Access-Control-Allow-Headers": "Content-Type, Authorization",
+            "Access-Control-Allow-Headers": "Content-Type, Authorization, traceparent, tracestate",
         }
 
 
