@@ -57,7 +57,8 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     connection_timeout_s: float = 0.5
     connection_retry_s: float = 0.2
     handshake_timeout_s: float = 1.0
-    tick_period_s: float = 0.01
+    tick_period_s: float = 0.02
+    """Longest wait of the Raft thread; messages, proposals and due elections end it at once."""
     election_stagger_s: float = 0.03
     """How much later each further survivor stands for election after the leader's connection broke."""
 
