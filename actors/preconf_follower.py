@@ -53,7 +53,8 @@ TICK_S = 0.02
 CONFIRM_S = 1.0
 CONFIRMING_CLIENTS = 2
 RESEND_LISTEN_S = 0.4
-BACKFILL_BATCH_BLOCKS = 16
+BACKFILL_BATCH_BLOCKS = 8
+BACKFILL_ANSWER_S_MAX = 15.0  # full blocks are megabytes, and a busy client is slow
 BACKFILL_TRIES_MAX = 4
 FORK_DEPTH_BLOCKS_MAX = 64
 SHOWN_BLOCKS_MAX = 8
@@ -394,7 +395,8 @@ class PreconfFollower:
                 return False
         for start in range(wanted.first, last + 1, BACKFILL_BATCH_BLOCKS):
             numbers = range(start, min(start + BACKFILL_BATCH_BLOCKS, last + 1))
-            answers = await call_batch(client, [("debug_getRawBlock", (quantity(number),)) for number in numbers])
+            calls = [("debug_getRawBlock", (quantity(number),)) for number in numbers]
+            answers = await call_batch(client, calls, BACKFILL_ANSWER_S_MAX)
             for number, answer in zip(numbers, answers, strict=True):
                 if answer is None or answer[1] is not None or not isinstance(answer[0], str):
                     return False
