@@ -26,7 +26,7 @@ import orjson
 
 from actors.engine_client import EngineClient
 from actors.frame_link import FrameClient
-from actors.rpc_client import RpcClient, RpcUnknown
+from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from flashblocks.builder.schedule import Timing, triggers_ms
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.genesis import default_genesis, load_genesis
@@ -222,7 +222,7 @@ class Bench:
     async def send(self, rpc: RpcClient, raw: bytes) -> None:
         try:
             await rpc.call("eth_sendRawTransaction", "0x" + raw.hex())
-        except RpcUnknown:
+        except (RpcRefused, RpcUnknown):
             pass
 
     def report(self) -> dict[str, Any]:
