@@ -15,6 +15,7 @@ from flashblocks.execution.compiler import program
 from flashblocks.execution.fees import BASE_FEE_VAULT
 from flashblocks.execution.header import Header
 from flashblocks.execution.keccak import hashed_address, hashed_slot
+from flashblocks.execution.p256 import p256_verify
 from flashblocks.execution.signing import sign_authorization, sign_transaction
 from flashblocks.execution.state import Account
 from flashblocks.execution.trie import update
@@ -28,11 +29,23 @@ from ethereum.forks.prague.fork_types import Address  # noqa: E402
 from ethereum.forks.prague.transactions import LegacyTransaction, decode_transaction  # noqa: E402
 from ethereum.forks.prague.trie import trie_get  # noqa: E402
 from ethereum.forks.prague.vm import BlockEnvironment, BlockOutput  # noqa: E402
+from ethereum.forks.prague.vm.gas import charge_gas  # noqa: E402
+from ethereum.forks.prague.vm.precompiled_contracts.mapping import PRE_COMPILED_CONTRACTS  # noqa: E402
 from ethereum_rlp import rlp as eels_rlp  # noqa: E402
 from ethereum_types.bytes import Bytes, Bytes32  # noqa: E402
 from ethereum_types.numeric import U64, U256, Uint  # noqa: E402
 
 sys.setrecursionlimit(max(_recursion_limit, 40_000))  # EELS sets its own on import
+
+
+def eels_p256(evm: Any) -> None:
+    """OP's own precompile, which Ethereum's Prague does not have, in EELS's form."""
+    charge_gas(evm, Uint(3_450))
+    if p256_verify(bytes(evm.message.data)):
+        evm.output = Bytes(bytes(31) + b"\1")
+
+
+PRE_COMPILED_CONTRACTS[Address(bytes(18) + b"\1\0")] = eels_p256
 
 CONTRACTS = [bytes([0x51 + n]) * 20 for n in range(3)]
 COINBASE = b"\x66" * 20
