@@ -7,6 +7,7 @@ flashblocks go out (frames to ours, JSON text to anybody else) and ``eth_sendBun
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
@@ -14,6 +15,7 @@ import msgspec
 from actors.builder_source import FlashblockSource
 from actors.execution_client import ClientOptions, ExecutionClient
 from actors.frame_link import FrameServer, Peer
+from actors.rpc_server import CALLER
 from actors.upstream_metrics import UpstreamMetrics
 from actors.warm_up import warm_up
 from flashblocks.builder.bundles import BundlePool, read_bundle
@@ -27,6 +29,9 @@ from flashblocks.builder.schedule import (
 from flashblocks.execution.chain import HeadChange
 from flashblocks.wire.hexadecimal import data, to_bytes
 from flashblocks.wire.jsonrpc import METHOD_NOT_FOUND, RpcError
+from tracing.building import BuildTrace
+from tracing.stages import Stages
+from tracing.tracer import component_tracer
 
 METRICS_PREFIX = "op_rbuilder_"
 SUBSCRIBERS_MAX_DEFAULT = 256
@@ -88,6 +93,9 @@ class Builder:
         )
         self.client.registry.register(self.metrics)
         self.client.on_applied = self.source.applied
+        self.tracer = component_tracer("builder", settings.name, settings.data_dir)
+        self.source.trace = BuildTrace(Stages(self.tracer, self.client.registry), self.client.spec.chain_id)
+        self.client.on_submitted = self._submitted
         self.client.on_head = self._head_changed
         receipts = self.client.rpc_server.methods["eth_getTransactionReceipt"]
 
@@ -137,6 +145,7 @@ class Builder:
         """Let go of everything."""
         await self.client.close()
         await self.stream.close()
+        await asyncio.to_thread(self.tracer.close)
 
     def status(self) -> dict[str, Any]:
         """What ``flashblocks status`` shows."""
@@ -149,6 +158,10 @@ class Builder:
     def _peer_changed(self, peer: Peer, joined: bool) -> None:
         self.metrics.gauge("ws_connections_active", len(self.stream.peers))
         self.source.greet(peer, joined)
+
+    def _submitted(self, tx_hash: bytes) -> None:
+        if CALLER.get().traceparent:
+            self.source.trace.arrived(tx_hash, time.time())
 
     def _head_changed(self, change: HeadChange) -> None:
         for block in change.added:

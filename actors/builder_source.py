@@ -46,7 +46,9 @@ from flashblocks.execution.payloads import envelope_of
 from flashblocks.wire.engine import Envelope, PayloadAttributes
 from flashblocks.wire.flashblock import Flashblock, encode_body
 from flashblocks.wire.frames import FlashblockFrame, frame_of
-from tracing.context import block_root
+from tracing.building import BuildTrace
+from tracing.stages import Stages
+from tracing.tracer import no_tracer
 
 BUILD_SLICE_S = 0.004
 SEAL_RESERVE_S_FIRST = 0.004
@@ -92,6 +94,7 @@ class FlashblockSource:
         self._began_s = 0.0
         self._ground: dict[int, bytes] = {}  # block hash after each index of the job's payload
         self._overran: Counter[bytes] = Counter()
+        self.trace = BuildTrace(Stages(no_tracer()), client.spec.chain_id)
         self.on_bug: Callable[[BaseException], None] = lambda bug: None
 
     def start(self, payload_id: bytes, parent: Header, attributes: PayloadAttributes) -> None:
@@ -103,6 +106,8 @@ class FlashblockSource:
             steps = [] if followed is None else followed.flashblocks()
             self._ground = {step.index: step.diff.block_hash for step in steps}
             self._began_s = time.time()
+            if last is not None:
+                self.trace.took_over()
             slot_began_s = attributes.timestamp - self._timing.block_time_ms / 1000
             self._metrics.observe("fcu_arrival_delay", (time.time() - slot_began_s) * 1000)
         self._tell(Attributes(payload_id, attributes.timestamp, attributes.no_tx_pool, last))
@@ -217,7 +222,7 @@ class FlashblockSource:
             raise
         took_s = time.perf_counter() - began
         self._metrics.observe("sequencer_tx_duration", took_s)
-        self._ready = self._framed(made)
+        self._ready = self._framed(made, took_s)
         if self._attributes.no_tx_pool:
             self._adopt(self._ready)
         self._tell(Built(opening.payload_id, 0, took_s))
@@ -241,7 +246,7 @@ class FlashblockSource:
             await asyncio.sleep(0)
         sealing = time.perf_counter()
         made = building.finish()
-        self._ready = self._framed(made)
+        self._ready = self._framed(made, time.perf_counter() - began)
         ended = time.perf_counter()
         self._metrics.observe("state_root_calculation_duration", ended - sealing)
         self._seal_reserve_s = max(ended - sealing, SEAL_RESERVE_DECAY * self._seal_reserve_s)
@@ -260,10 +265,11 @@ class FlashblockSource:
         )
         return limits.with_da_size(*self._client.max_da_size).with_gas_limit(self._client.gas_limit_override)
 
-    def _framed(self, made: Made) -> _Ready:
+    def _framed(self, made: Made, took_s: float) -> _Ready:
         assert self._parent is not None
-        flashblock = made.flashblock
-        trace = block_root(self._client.spec.chain_id, flashblock.payload_id).traceparent
+        flashblock, now = made.flashblock, time.time()
+        hashes = [transaction.hash for transaction in made.transactions]
+        trace = self.trace.built(flashblock.payload_id, flashblock.number, flashblock.index, now - took_s, now, hashes)
         return _Ready(made, frame_of(flashblock, encode_body(flashblock), self._parent.hash, traceparent=trace))
 
     def _note_build(self, made: Made, building: Building, took_s: float) -> None:
@@ -311,6 +317,7 @@ class FlashblockSource:
         self._stream.publish(ready.frame)
         self.published.append(ready.frame)
         made, metrics = ready.made, self._metrics
+        self._trace_published(made)
         metrics.count("messages_sent_count")
         metrics.observe("flashblock_byte_size_histogram", len(ready.frame.body))
         metrics.observe("flashblock_num_tx_histogram", len(made.transactions))
@@ -330,6 +337,10 @@ class FlashblockSource:
             transactions=len(made.transactions),
             late_ms=round(publish.late_s * 1000, 1),
         )
+
+    def _trace_published(self, made: Made) -> None:
+        flashblock, hashes = made.flashblock, [transaction.hash for transaction in made.transactions]
+        self.trace.published(flashblock.payload_id, flashblock.number, flashblock.index, hashes, time.time())
 
     def _adopt(self, ready: _Ready) -> bool:
         made = ready.made

@@ -72,7 +72,7 @@ class ExecutionClient:
     """One execution client. `make_source` gets the client, opened, and returns its source of payloads.
 
     Hooks for the component around it: `on_applied(flashblock, committed)` after a flashblock of others was applied,
-    `on_head(change)` after forkchoice moved the head.
+    `on_head(change)` after forkchoice moved the head, `on_submitted(tx_hash)` after the pool took a transaction.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class ExecutionClient:
         self.pool.pending_state = self._pending_state
         self.on_applied: Callable[[Flashblock, bool], None] = lambda flashblock, committed: None
         self.on_head: Callable[[HeadChange], None] = lambda change: None
+        self.on_submitted: Callable[[bytes], None] = lambda tx_hash: None
         self.max_da_size = (0, 0)  # miner_setMaxDASize: per transaction and per block, in bytes; 0 is no limit
         self.gas_limit_override: int | None = None  # miner_setGasLimit
         self.store_error: str | None = None
@@ -189,6 +190,7 @@ class ExecutionClient:
         if tx.hash not in self.pool:
             await self.recover([tx])
         self.pool.add(tx, time.time())
+        self.on_submitted(tx.hash)
         return tx.hash
 
     async def recover(self, transactions: Sequence[Transaction]) -> None:
