@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 
 from cli.output import note, say_json
 from cli.running import add_name, endpoints, find
 
 NOT_ALL_ANSWER_STATUS = 3
+PIPED_WIDTH = 140  # nobody's terminal is asked when the output goes into a pipe
 
 
 def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
@@ -33,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
         from cli.view import groups_table, others_table
 
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
         console.print(groups_table(snapshot))
         console.print()
         console.print(others_table(snapshot))

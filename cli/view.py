@@ -108,7 +108,7 @@ def groups_table(snapshot: Mapping[str, Any], *, steady: bool = False) -> Table:
     leader = snapshot["leader"]["group"] if snapshot["leader"] else None
     table = Table(expand=True, box=None, padding=(0, 1), header_style="dim")
     for column in ("group", "conductor", "op-node", "rollup-boost", "builder", "fallback-el"):
-        table.add_column(column, ratio=1 if steady else None)
+        table.add_column(column, ratio=1 if steady else None, no_wrap=column == "group")
     for group in snapshot["groups"]:
         leading = group["name"] == leader
         name = Text(("▶ " if leading else "  ") + group["name"], style="bold green" if leading else "")
