@@ -103,6 +103,12 @@ class Journal:
         """Bytes of all commands in the log."""
         return self._bytes
 
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry, 0 if there is none (any thread)."""
+        last = self._entries[-1:]
+        return last[0][1] if last else 0
+
     def sync(self) -> None:
         """If asked to (`fsync`), force what was added to the disk; called before anything that rests on it is sent."""
         if self._dirty and self._fsync:

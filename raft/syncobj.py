@@ -275,7 +275,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
             "term": self._SyncObj__raftCurrentTerm,
             "commit_index": self._SyncObj__raftCommitIndex,
             "last_applied": self._SyncObj__raftLastApplied,
-            "last_index": self._journal[-1][1],
+            "last_index": self._journal.last_index,
             "log_entries": len(self._journal),
             "log_bytes": self._journal.entry_bytes,
             "rejoining": self.rejoining,

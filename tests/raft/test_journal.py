@@ -46,7 +46,7 @@ class TestLog:
         assert len(segments(tmp_path)) > 1
         journal = reopened(journal, tmp_path)
         assert contents(journal) == before
-        assert (len(journal), journal[0], journal[-1]) == (30, before[0], before[-1])
+        assert (len(journal), journal[0], journal[-1], journal.last_index) == (30, before[0], before[-1], 30)
         assert journal.entry_bytes == 3000
         journal._destroy()
 
@@ -102,6 +102,7 @@ class TestLog:
     def test_a_cleared_log_begins_anywhere(self, tmp_path):
         journal = filled(tmp_path)
         journal.clear()
+        assert journal.last_index == 0
         journal.add(b"a", 100, 5)
         journal.add(b"b", 101, 5)
         journal = reopened(journal, tmp_path)

@@ -18,6 +18,7 @@ from raft import syncobj
 from raft.journal import Journal, move_aside
 from raft.ledger import Accepted, Claim, Seal, encode_command
 from raft.member import next_append
+from raft.replication import Repair
 from raft.settings import RaftSettings
 from raft.syncobj import LEADER, Consensus
 from raft.transport import _decode_message, _encode
@@ -370,3 +371,34 @@ def test_hundreds_of_schedules(block, tmp_path, monkeypatch):
         (tmp_path / str(seed)).mkdir()
         with monkeypatch.context() as context:
             simulate(tmp_path / str(seed), seed, context)
+
+
+def forget_votes(context) -> None:
+    """A journal as PySyncObj 0.3.14 had it: term and vote do not survive a restart."""
+    context.setattr(Journal, "getCurrentTerm", lambda self: 0)
+    context.setattr(Journal, "getVotedForNodeId", lambda self: None)
+
+
+def trust_pieces_of_snapshots(context) -> None:
+    """PySyncObj 0.3.17 as it is: any append message may move the commit index over any log."""
+    context.setattr(syncobj, "repair_append", lambda message, log: Repair(message, keep_suffix=False))
+
+
+def vote_without_memory(context) -> None:
+    """A node that lost its journal takes part at once, as if it had never acknowledged anything."""
+    context.setattr(syncobj, "REJOINING_FILE", "no such file")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("mutate", [forget_votes, trust_pieces_of_snapshots, vote_without_memory])
+def test_a_broken_consensus_is_noticed(mutate, tmp_path, monkeypatch):
+    for seed in range(300):
+        (tmp_path / str(seed)).mkdir()
+        with monkeypatch.context() as context:
+            mutate(context)
+            try:
+                simulate(tmp_path / str(seed), seed, context)
+            except AssertionError:
+                return
+    pytest.fail("300 schedules of a broken consensus looked fine")
