@@ -21,5 +21,4 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     finally:
         flashblocks("down", "--name", NAME, root=root, check=False)
         left = [str(path) for path in root.rglob("*")]
-        root.rmdir()
-        assert not left, f"down left files behind: {left}"
+        assert not root.exists(), f"down left files behind: {left}"  # the last cluster takes the root with it
