@@ -74,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     paused: bool = False
     healthcheck_interval_s: float = 0.25
     healthcheck_unsafe_interval_s: float = 5.0
+    healthcheck_safe_enabled: bool = False
+    healthcheck_safe_interval_s: float = 1200.0
     healthcheck_min_peer_count: int = 1
     healthcheck_silence_s_max: float = 1.0
     healthcheck_rollup_boost_partial_healthiness_tolerance_limit: int = 0
@@ -141,6 +143,7 @@ class Conductor:
         return HealthLimits(
             unsafe_interval_s=settings.healthcheck_unsafe_interval_s,
             silence_s_max=settings.healthcheck_silence_s_max,
+            safe_interval_s=settings.healthcheck_safe_interval_s if settings.healthcheck_safe_enabled else None,
             min_peer_count=min(settings.healthcheck_min_peer_count, len(settings.raft_peers) - 1),
             partial_tolerance_limit=settings.healthcheck_rollup_boost_partial_healthiness_tolerance_limit,
             partial_tolerance_interval_s=settings.healthcheck_rollup_boost_partial_healthiness_tolerance_interval_s,
@@ -413,8 +416,9 @@ class Conductor:
             self.log.debug("op-node did not answer", error=str(error))
             return
         now = time.monotonic()
-        head_time = now + answer.head_timestamp - time.time()  # a jump of the wall clock must not look like silence
-        self.health.on_op_node_answer(now, answer.head_number, head_time, answer.peers)
+        ahead_s = now - time.time()  # block times on our clock: a jump of the wall clock must not look like silence
+        head_time, safe_time = answer.head_timestamp + ahead_s, answer.safe_timestamp + ahead_s
+        self.health.on_op_node_answer(now, answer.head_number, head_time, answer.peers, safe_time)
         self.watchdog.on_head(head_time)
         if self._action is None and asked == self.control.actions:
             self.control.on_active(answer.active)

@@ -35,6 +35,7 @@ class OpNodeAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     head_number: int
     head_timestamp: float
+    safe_timestamp: float
     peers: int
     active: bool
 
@@ -81,6 +82,7 @@ class SequencerHandle:
             return OpNodeAnswer(
                 head_number=int(unsafe["number"]),
                 head_timestamp=float(unsafe["timestamp"]),
+                safe_timestamp=float(status["safe_l2"]["timestamp"]),
                 peers=int(peers["connected"]),
                 active=bool(active),
             )

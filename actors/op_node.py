@@ -337,6 +337,7 @@ class OpNode:
             self._refresh_wanted.set()
 
     def _on_head(self, head: L2BlockRef) -> None:
+        self.driver.safe_number = self.chain.labels.safe.number
         self.driver.on_head(time.time(), head)
         if not self._started and not self.settings.conductor_enabled:
             self.driver.start(time.time(), head.hash)

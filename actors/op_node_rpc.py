@@ -110,7 +110,7 @@ class OpNodeRpc:
         self._node.driver.recover_mode = bool(on)
 
     async def set_max_safe_lag(self, lag: Any) -> None:
-        """Accepted; without a batcher there is no lag to bound."""
+        """Pause building while the head is that many blocks ahead of the safe head; 0 for no bound."""
         self._node.driver.max_safe_lag = to_int(lag, "lag")
 
     async def reset(self) -> None:

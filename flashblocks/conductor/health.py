@@ -23,6 +23,7 @@ class Sickness(Enum):
     STARTING = "nothing is known about the sequencer yet"
     CONNECTION_DOWN = "cannot connect to sequencer rpc endpoints"
     LAGGING = "sequencer is not healthy"
+    SAFE_HEAD_OLD = "sequencer is not healthy: the safe head is too old"
     FEW_PEERS = "sequencer is not healthy: too few peers"
     CHAIN_STALLED = "sequencer is not healthy: the chain stands still"
     NO_PROGRESS = "sequencer is not healthy: it leads and publishes nothing"
@@ -50,6 +51,7 @@ READINESS_OF: Final = {
     Sickness.STARTING: Readiness.UNKNOWN,
     Sickness.CONNECTION_DOWN: Readiness.UNABLE,
     Sickness.LAGGING: Readiness.BEHIND,
+    Sickness.SAFE_HEAD_OLD: Readiness.BEHIND,
     Sickness.FEW_PEERS: Readiness.BEHIND,
     Sickness.CHAIN_STALLED: Readiness.READY,
     Sickness.NO_PROGRESS: Readiness.BEHIND,
@@ -80,6 +82,8 @@ class HealthLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     unsafe_interval_s: float = 5.0
     silence_s_max: float = 0.75
+    safe_interval_s: float | None = None
+    """Largest age of the safe head; None leaves it unchecked (healthcheck.safe-enabled=false)."""
     min_peer_count: int = 1
     partial_tolerance_limit: int = 0
     partial_tolerance_interval_s: float = 0.0
@@ -106,6 +110,7 @@ class HealthMonitor:
         self._ledger_number = -1
         self._level_at = 0.0
         self._peers: int | None = None
+        self._safe_timestamp: float | None = None
         self._rollup_boost: int | None = None
         self._rollup_boost_known = False
         self._rollup_boost_at = float("-inf")
@@ -121,13 +126,21 @@ class HealthMonitor:
         if up:
             self._answered_at = now  # it has its silence to answer the first question
 
-    def on_op_node_answer(self, now: float, head_number: int, head_timestamp: float, peers: int | None) -> None:
-        """The op-node told its unsafe head and its number of peers."""
+    def on_op_node_answer(
+        self,
+        now: float,
+        head_number: int,
+        head_timestamp: float,
+        peers: int | None,
+        safe_timestamp: float | None = None,
+    ) -> None:
+        """The op-node told its unsafe head, its number of peers and the time of its safe head."""
         self._op_node_up = True
         self._answered_at = now
         self._head_timestamp = head_timestamp
         self._head_number = head_number
         self._peers = peers
+        self._safe_timestamp = safe_timestamp
         self._see_level(now)
 
     def on_head(self, now: float, number: int, timestamp: float) -> None:
@@ -188,12 +201,18 @@ class HealthMonitor:
         behind = self._ledger_number - self._head_number
         if behind > LAG_BLOCKS_MAX or (behind > 0 and now - self._level_at > limits.lag_s_max):
             return Sickness.LAGGING
+        if self._safe_head_is_old(now):
+            return Sickness.SAFE_HEAD_OLD
         if self._peers is not None and self._peers < limits.min_peer_count:
             return Sickness.FEW_PEERS
         rollup_boost = self._rollup_boost_sickness(now)
         if rollup_boost is not Sickness.NONE:
             return rollup_boost
         return Sickness.CHAIN_STALLED if now - self._head_timestamp > limits.unsafe_interval_s else Sickness.NONE
+
+    def _safe_head_is_old(self, now: float) -> bool:
+        limit, safe = self._limits.safe_interval_s, self._safe_timestamp
+        return limit is not None and safe is not None and now - safe > limit
 
     def _rollup_boost_sickness(self, now: float) -> Sickness:
         status = self._rollup_boost

@@ -106,6 +106,8 @@ class SequencerDriver:
         self.active = False
         self.stopping = False
         self.max_safe_lag = 0
+        """Blocks the head may be ahead of the safe head before building pauses; 0 for no bound."""
+        self.safe_number = 0
         self.recover_mode = False
         self._job = 0
         self._outstanding = False
@@ -185,6 +187,9 @@ class SequencerDriver:
     def _start_build(self, now: float, head: L2BlockRef) -> StartBuild | None:
         timestamp = head.timestamp + self._config.block_time_s
         resumed = self._open
+        if resumed is None and 0 < self.max_safe_lag <= head.number - self.safe_number:
+            self._due = now + self._config.block_time_s
+            return None
         if resumed is None:
             due = build_start(now, timestamp, self._config.block_time_s)
             if due > now:

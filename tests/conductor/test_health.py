@@ -149,3 +149,13 @@ def test_recovery_takes_its_time_so_that_nothing_flaps() -> None:
     later = GENESIS_TIME + LIMITS.recovery_s + 0.1
     keep_talking(monitor, later, 10, later)
     assert monitor.health(later).healthy
+
+
+def test_an_old_safe_head_is_a_sickness_where_it_is_checked() -> None:
+    checked = well(limits=HealthLimits(safe_interval_s=60.0))
+    unchecked = well()
+    for monitor, expected in ((checked, Sickness.SAFE_HEAD_OLD), (unchecked, Sickness.NONE)):
+        monitor.on_op_node_answer(GENESIS_TIME, 10, GENESIS_TIME, 4, GENESIS_TIME - 61)
+        assert sickness(monitor, GENESIS_TIME) is expected
+    checked.on_op_node_answer(GENESIS_TIME, 10, GENESIS_TIME, 4, GENESIS_TIME - 60)
+    assert sickness(checked, GENESIS_TIME + LIMITS.recovery_s) is not Sickness.SAFE_HEAD_OLD

@@ -296,6 +296,24 @@ def test_recover_mode_takes_nothing_from_the_pool() -> None:
     assert to_build(driver, NOW).attributes.no_tx_pool
 
 
+def test_building_pauses_while_the_safe_head_is_too_far_behind() -> None:
+    driver = started()
+    driver.max_safe_lag = 2
+    head = inserted(driver, NOW, to_commit(driver))
+    head = inserted(driver, NOW, finish(driver, head, NOW + 10))
+    assert driver.next(NOW + 10) is None and driver.active
+    driver.safe_number = 1
+    expect(driver, NOW + 20, StartBuild)
+
+
+def finish(driver: SequencerDriver, head, now: float) -> Commit:
+    build = expect(driver, now, StartBuild)
+    driver.on_build_started(now, build.job, b"\4" * 8)
+    seal = expect(driver, now, SealBlock)
+    driver.on_sealed(now, seal.job, envelope(head, build.attributes))
+    return expect(driver, now, Commit)
+
+
 class SequencerOfOneLeader(RuleBasedStateMachine):
     """Random outcomes, stops and imports; the majority's chain is kept beside the driver.
 
