@@ -35,7 +35,9 @@ class Journal:
         self.original: dict[tuple[bytes, int], int] = {}  # storage as it was before this transaction: EIP-2200
         self._base_accounts: dict[bytes, Account | None] = {}
         self._transaction_start = 0
-        self._touched_before: frozenset[bytes] = frozenset()
+        self._touched_before: frozenset[bytes] = frozenset()  # by the blocks that this one was forked from
+        self._touched: set[bytes] = set()
+        self._touched_upto = 0  # how much of the undo list `_touched` covers
         # The trie as of the last `world()`, and what was written since.
         self._sealed = base
         self._dirty_accounts: set[bytes] = set()
@@ -99,6 +101,8 @@ class Journal:
                 container[key] = old
                 if container is self.accounts:
                     self._dirty_accounts.add(key)
+        if checkpoint < self._touched_upto:
+            self._touched, self._touched_upto = set(), 0
         if checkpoint < self._transaction_start:
             self._transaction_start = checkpoint
             self.warm = set()
@@ -335,6 +339,8 @@ class Journal:
     def touched_addresses(self) -> set[bytes]:
         """Every account that the block has written or whose storage it has written, so far (between transactions)."""
         self.end_transaction()
-        accounts = self.accounts
-        written = {key if container is accounts else container for container, key, _ in self.undo}
-        return written | self._touched_before
+        accounts, touched = self.accounts, self._touched
+        for container, key, _ in self.undo[self._touched_upto :]:
+            touched.add(key if container is accounts else container)
+        self._touched_upto = len(self.undo)
+        return touched | self._touched_before

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flashblocks.execution import AccountOverride, CallReverted, InvalidTransaction, call, estimate_gas
+from flashblocks.execution import AccountOverride, CallReverted, InvalidTransaction, OutOfTime, call, estimate_gas
 from flashblocks.execution.assembler import assemble
 from flashblocks.execution.code import Code
 from flashblocks.execution.state import Account
@@ -90,6 +90,15 @@ def test_an_endless_loop_is_told_as_allowance(new_chain: Any) -> None:
     with pytest.raises(CallReverted, match="gas required exceeds allowance"):
         estimate_gas(chain.spec, chain.head, chain.state, to=TARGET, gas=200_000)
     assert call(chain.spec, chain.head, chain.state, to=TARGET, gas=200_000).error == "out of gas"
+
+
+def test_a_call_stops_at_its_deadline(new_chain: Any) -> None:
+    chain = with_code(new_chain, "x: @x jump")
+    for run in (call, estimate_gas):
+        ticks = iter(range(10**9))
+        with pytest.raises(OutOfTime):
+            run(chain.spec, chain.head, chain.state, to=TARGET, deadline=20.0, clock=lambda t=ticks: float(next(t)))  # type: ignore[misc]
+        assert next(ticks) < 30
 
 
 def test_block_environment_and_block_hashes(chain: Any) -> None:
