@@ -73,6 +73,8 @@ from flashblocks.wire.frames import (
 from flashblocks.wire.hexadecimal import WireError, to_int
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, RpcError
 from flashblocks.wire.jwt import read_secret
+from tracing import names
+from tracing.stages import component_stages
 
 METRICS_PREFIX = "rollup_boost_"
 PARENTS_REMEMBERED_MAX = 64
@@ -105,7 +107,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     health_check_interval_s: float = 2.0
     max_unsafe_interval_s: float = MAX_UNSAFE_INTERVAL_S_DEFAULT
     builder_ws_ping_interval_ms: int = 500
-    builder_ws_pong_timeout_ms: int = 1500
+    builder_ws_pong_timeout_ms: int = 3000  # upstream's 1500 closes healthy links on a busy machine
 
 
 class RollupBoost:
@@ -145,7 +147,10 @@ class RollupBoost:
             probes=self._probes,
             fallback=self.engine.proxy,
         )
-        self.engine_server.registry.register(self.metrics)
+        registry = self.engine_server.registry
+        registry.register(self.metrics)
+        self.stages = component_stages("rollup-boost", settings.name, settings.data_dir, registry)
+        self.engine.on_call = self.stages.call
         self.debug_server = RpcServer(
             settings.host,
             settings.debug_port,
@@ -209,6 +214,7 @@ class RollupBoost:
             await asyncio.wait(tasks, timeout=CLOSE_S_MAX)
         for client in self._clients.values():
             await client.close()
+        await asyncio.to_thread(self.stages.close)
 
     def status(self) -> dict[str, Any]:
         """What ``flashblocks status`` shows."""
@@ -313,9 +319,10 @@ class RollupBoost:
         frame, client = apply.frame, self._clients[apply.target]
         began = time.perf_counter()
         verdict = await client.apply(frame, lambda: self._prefix(apply.payload_id, frame))
-        self.metrics.observe(
-            "flashblocks_apply_duration_seconds", time.perf_counter() - began, target=apply.target.value
-        )
+        took_s = time.perf_counter() - began
+        self.metrics.observe("flashblocks_apply_duration_seconds", took_s, target=apply.target.value)
+        if apply.target is Target.EXECUTION and frame.epoch == 0:
+            self.stages.frame(frame, names.JUDGE, took_s, verdict.error)
         self.tell(
             Applied(
                 apply.target,

@@ -12,6 +12,7 @@ from typing import Any
 
 from actors.rollup_boost_clients import ERROR_CODE_WITHOUT_ANSWER, EngineClientOfBoost
 from actors.rpc_client import RpcRefused, RpcUnknown
+from actors.rpc_server import CALLER
 from flashblocks.rollup_boost.facts import (
     AnswerEnvelope,
     AnswerFrom,
@@ -32,7 +33,16 @@ from flashblocks.wire.engine import UNKNOWN_PAYLOAD, Envelope, ForkchoiceState, 
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from flashblocks.wire.payload_id import payload_id
+from tracing import names
 
+SPANS = {
+    "fork_choice_updated_v3": names.FORKCHOICE_UPDATED,
+    "new_payload_v3": names.NEW_PAYLOAD,
+    "new_payload_v4": names.NEW_PAYLOAD,
+    "get_payload_v3": names.GET_PAYLOAD,
+    "get_payload_v4": names.GET_PAYLOAD,
+    "get_payload_v5": names.GET_PAYLOAD,
+}
 BOTH = frozenset(
     (
         "eth_sendRawTransaction",
@@ -71,6 +81,7 @@ class EngineProxy:
         self._blocks: dict[int, dict[Source, Any]] = {}
         self._versions: dict[int, int] = {}
         self._updates: dict[bytes, list[Any]] = {}
+        self.on_call: Callable[[str, str, float, float, str | None], None] = lambda *call: None
         self._builder_turn = asyncio.Lock()
         self._builder_waiting = 0
         self.methods: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
@@ -132,9 +143,10 @@ class EngineProxy:
                 status = "ok"
                 return answer
             finally:
-                self._metrics.observe(
-                    f"{span}_duration", time.perf_counter() - began, span_kind="server", status=status
-                )
+                took_s, now = time.perf_counter() - began, time.time()
+                self._metrics.observe(f"{span}_duration", took_s, span_kind="server", status=status)
+                error = None if status == "ok" else status
+                self.on_call(CALLER.get().traceparent, SPANS[span], now - took_s, now, error)
 
         return timed
 

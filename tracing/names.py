@@ -24,6 +24,7 @@ PUBLISH = "flashblock publish"
 FAN_OUT = "flashblock fan-out"
 PENDING = "flashblock pending"
 GET_PAYLOAD = "engine_getPayload"
+NEW_PAYLOAD = "engine_newPayload"
 SEAL = "block seal"
 IMPORT = "block import"
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import TYPE_CHECKING
 
 from opentelemetry.trace import SpanKind
 
 from tracing import names
 from tracing.context import TraceRoot, parse_frame_context, root_of, transaction_root
-from tracing.tracer import Attribute, Tracer
+from tracing.tracer import Attribute, Tracer, component_tracer
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
+
+    from flashblocks.wire.frames import FlashblockFrame
 
 METRIC = "flashblocks_stage_seconds"
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
@@ -73,6 +76,30 @@ class Stages:
             trace = transaction_root(tx_hash)
             self.tracer.span(trace, stage, start, end, attributes, kind=kind, error=error, links=[own])
 
+    def frame(
+        self,
+        frame: FlashblockFrame,
+        stage: str,
+        took_s: float,
+        error: str | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        **more: Attribute,
+    ) -> None:
+        """Record a stage of a frame's flashblock that has just ended."""
+        now = time.time()
+        self.flashblock(
+            frame.traceparent,
+            stage,
+            now - took_s,
+            now,
+            number=frame.number,
+            index=frame.index,
+            payload_id=frame.payload_id,
+            error=error or None,
+            kind=kind,
+            more=more,
+        )
+
     def call(self, traceparent: str, method: str, start: float, end: float, error: str | None = None) -> None:
         """Record a served RPC below the caller's trace; nothing without a `traceparent` header of ours."""
         context = parse_frame_context(traceparent)
@@ -83,6 +110,11 @@ class Stages:
     def close(self) -> None:
         """Hand over what is recorded and stop."""
         self.tracer.close()
+
+
+def component_stages(component: str, name: str, data_dir: str, registry: CollectorRegistry | None = None) -> Stages:
+    """The stages of one component, with the tracer its settings and the environment ask for."""
+    return Stages(component_tracer(component, name, data_dir), registry)
 
 
 def flashblock_attributes(number: int, index: int, payload_id: bytes, outcome: str) -> dict[str, Attribute]:

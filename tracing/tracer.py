@@ -34,6 +34,7 @@ QUEUE_SPANS_MAX = 8192
 BATCH_SPANS_MAX = 512
 BATCH_DELAY_MS = 500  # what a killed process takes with it
 EXPORT_TIMEOUT_MS = 5000
+CLOSE_S_MAX = 1.0
 
 Attribute = str | bool | int | float
 
@@ -56,6 +57,7 @@ class Tracer:
             )
             self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("flashblocks")
+        self._closed = False
 
     def span(
         self,
@@ -136,8 +138,13 @@ class Tracer:
         self._provider.force_flush(EXPORT_TIMEOUT_MS)
 
     def close(self) -> None:
-        """Flush and stop; bounded by the export time-out."""
-        self._provider.shutdown()
+        """Flush and stop; takes at most CLOSE_S_MAX, even when the collector hangs. Safe to call twice."""
+        if self._closed:
+            return
+        self._closed = True
+        closing = threading.Thread(target=self._provider.shutdown, name="end of tracing", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S_MAX)
 
 
 def make_tracer(
