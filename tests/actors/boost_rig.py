@@ -259,7 +259,8 @@ class Rig:
         self.engine = EngineClient(self.boost.engine_server.url, self.files.secret)
         self.rpc = RpcClient(self.boost.engine_server.url, jwt_secret=self.files.secret)
         await until(lambda: len(self.boost.stream.peers) == 2, "the subscribers are connected")
-        expected = [Target.EXECUTION, *([] if "builder_ws_url" in self._boost_settings else [Target.BUILDER])]
+        foreign = {"l2_url": Target.EXECUTION, "builder_ws_url": Target.BUILDER}
+        expected = [target for url, target in foreign.items() if url not in self._boost_settings]
         await until(lambda: all(self.boost.core.peers[each].linked for each in expected), "the links are up")
 
     def _new_builder(self, engine_port: int, ws_port: int) -> Builder:
