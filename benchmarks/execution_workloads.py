@@ -1,6 +1,7 @@
 """What the execution benchmark runs: a funded chain with a token, and code that was written to be slow."""
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 import msgspec
@@ -109,6 +110,11 @@ def _bls_inputs() -> tuple[bytes, bytes]:
     return (g1 + b"\xfe" * 32) * 16, (g1 + g2) * 4
 
 
+def _kzg_input() -> bytes:
+    infinity = b"\xc0" + bytes(47)  # the zero polynomial is zero everywhere
+    return b"\1" + sha256(infinity).digest()[1:] + (5).to_bytes(32, "big") + bytes(32) + infinity * 2
+
+
 def _p256_input() -> bytes:
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec, utils
@@ -148,6 +154,7 @@ def _hostile() -> dict[str, bytes]:
         "blake2f": call_precompile(9, len(BLAKE2_INPUT), words(BLAKE2_INPUT), 64),
         "bls g1 msm": call_precompile(0x0C, len(g1_msm), words(g1_msm), 128),
         "bls pairing": call_precompile(0x0F, len(bls_pairing), words(bls_pairing)),
+        "point evaluation": call_precompile(10, 192, words(_kzg_input())),
         "p256": call_precompile(0x100, 160, words(_p256_input())),
     }
 

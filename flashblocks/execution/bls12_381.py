@@ -1,12 +1,22 @@
-"""The curve BLS12-381 for precompiles 0x0b to 0x11 (EIP-2537) through the py-arkworks wheel.
+"""The curve BLS12-381 for precompiles 0x0a (EIP-4844) and 0x0b to 0x11 (EIP-2537) through the py-arkworks wheel.
 
 Raises ImportError where there is no wheel. Points come as the precompiles' padded big-endian bytes; what is not a
 canonical point raises ValueError.
 """
 
+from functools import cache
+
 from py_arkworks_bls12381 import GT, G1Point, G2Point, Scalar
 
 FIELD = 0x1A0111EA397FE69A4B1BA7B6434BACD764774B84F38512BF6730D2A0F6B0F6241EABFFFEB153FFFFB9FEFFFFFFFFAAAB
+
+ORDER = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
+
+# The second G2 point of the KZG ceremony's setup: the secret times the generator. Verifying a proof needs no other.
+KZG_SETUP_G2 = bytes.fromhex(
+    "b5bfd7dd8cdeb128843bc287230af38926187075cbfbefa81009a2ce615ac53d2914e5870cb452d2afaaab24f3499f72"
+    "185cbfee53492714734429b7b38608e23926c911cceceac9a36851477ba4c60b087041de621000edc98edada20c1def2"
+)
 
 FIELD_BYTES = 64  # 48 bytes of number behind 16 of padding
 G1_BYTES = 128
@@ -90,3 +100,21 @@ def map_to_g1(data: bytes) -> bytes:
 def map_to_g2(data: bytes) -> bytes:
     """The point that a pair of field elements (128 bytes) maps to."""
     return _padded(G2Point.map_from_fp2_be(_unpadded(data)).to_xy_bytes_be())
+
+
+@cache
+def _setup() -> G2Point:
+    return G2Point.from_compressed_bytes(KZG_SETUP_G2)
+
+
+def kzg_proof_holds(commitment: bytes, z: bytes, y: bytes, proof: bytes) -> bool:
+    """Whether the polynomial behind `commitment` is `y` at `z` (EIP-4844, verify_kzg_proof).
+
+    Points are compressed (48 bytes), numbers are 32 bytes, big endian; what is not canonical raises ValueError.
+    """
+    if int.from_bytes(z, "big") >= ORDER or int.from_bytes(y, "big") >= ORDER:
+        raise ValueError("number is not a field element")
+    at, value = Scalar.from_be_bytes(z), Scalar.from_be_bytes(y)
+    difference = G1Point.from_compressed_bytes(commitment) - G1Point() * value
+    shifted = _setup() - G2Point() * at
+    return GT.pairing_check([difference, -G1Point.from_compressed_bytes(proof)], [G2Point(), shifted])

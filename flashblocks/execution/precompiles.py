@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from hashlib import sha256
 from typing import Any
 
 from eth.exceptions import OutOfGas, VMError
@@ -34,6 +35,7 @@ ECRECOVER = 0x01
 MODEXP = 0x05
 BN254_ADD, BN254_MULTIPLY, BN254_PAIRING = 0x06, 0x07, 0x08
 BLS_G1_ADD, BLS_G1_MSM, BLS_G2_ADD, BLS_G2_MSM, BLS_PAIRING, BLS_MAP_G1, BLS_MAP_G2 = range(0x0B, 0x12)
+POINT_EVALUATION = 0x0A
 P256_VERIFY = 0x100
 
 ECRECOVER_GAS = 3_000
@@ -43,6 +45,9 @@ BN254_PAIRING_GAS = 45_000
 BN254_PAIRING_PAIR_GAS = 34_000
 BLS_PAIRING_GAS = 37_700
 BLS_PAIRING_PAIR_GAS = 32_600
+POINT_EVALUATION_GAS = 50_000  # EIP-4844
+POINT_EVALUATION_BYTES = 192
+FIELD_ELEMENTS_PER_BLOB = 4_096
 P256_GAS = 3_450  # RIP-7212, Fjord
 
 # Input limits in bytes; a longer input fails and takes all gas (specs: granite, isthmus and jovian exec-engine.md).
@@ -79,15 +84,33 @@ def table(rules: Rules, native: bool = True) -> dict[bytes, Precompile]:
 def _native(rules: Rules) -> dict[int, Precompile]:
     """What the installed wheels can do faster; else py-evm's own stays (blake2f finds its wheel itself)."""
     found: dict[int, Precompile] = {ECRECOVER: run_ecrecover, **_bn254()}
-    if not rules.isthmus:
-        return found
     try:
         from flashblocks.execution import bls12_381
     except ImportError:
-        pass
-    else:
+        return found
+    found[POINT_EVALUATION] = _point_evaluation(bls12_381)
+    if rules.isthmus:
         found.update(_bls12(bls12_381))
     return found
+
+
+def _point_evaluation(curve: Any) -> Precompile:
+    """py-evm's loads the whole trusted setup in every call, a second for 50,000 gas; this one needs a point of it."""
+    answer = FIELD_ELEMENTS_PER_BLOB.to_bytes(32, "big") + curve.ORDER.to_bytes(32, "big")
+
+    def point_evaluation(computation: Any) -> None:
+        computation.consume_gas(POINT_EVALUATION_GAS, "point evaluation")
+        data = computation.msg.data
+        if len(data) != POINT_EVALUATION_BYTES:
+            raise VMError("point evaluation: input must be 192 bytes")
+        versioned, z, y, commitment, proof = data[:32], data[32:64], data[64:96], data[96:144], data[144:]
+        if versioned != b"\1" + sha256(commitment).digest()[1:]:
+            raise VMError("point evaluation: commitment is not that of the versioned hash")
+        if not checked(lambda _: curve.kzg_proof_holds(commitment, z, y, proof), data):
+            raise VMError("point evaluation: wrong proof")
+        computation._output = answer
+
+    return point_evaluation
 
 
 @cache

@@ -1,5 +1,7 @@
 """Native precompiles against py-evm's pure Python, input by input, with gas; EELS for modexp; OP's limits."""
 
+import functools
+import hashlib
 import random
 import sys
 from typing import Any
@@ -199,6 +201,44 @@ def test_bls12_381_refuses_what_is_no_point(number: int) -> None:
         bytes(7),
     ):
         same(number, data)
+
+
+COMMITMENT = "a3c9330a06642467615c00ef352b887068536b670fd7bdae362414d378cf1b3a88fe3eb4264a88612814aecf8fd6acfc"
+KZG_Y = "3a0a770383968dd2465a442b0d317a924bfe49bbd378b6c5274e92b06a7f6786"
+KZG_PROOF = "813ca1804eedcbb52ee9abe2ee54ef5c3e1930fc7bc7d4c1d4613d8b4bd7dd123c7dae53dea1a3fa9b29899e2a5a8b3a"
+
+
+def kzg_input(commitment: bytes, z: bytes, y: bytes, proof: bytes) -> bytes:
+    return b"\1" + hashlib.sha256(commitment).digest()[1:] + z + y + commitment + proof
+
+
+def test_point_evaluation_agrees_with_ckzg(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eth.precompiles import point_evaluation
+
+    loaded = functools.cache(point_evaluation.load_trusted_setup)  # py-evm loads it for every call
+    monkeypatch.setattr(point_evaluation, "load_trusted_setup", loaded)
+    # A blob of the numbers 1 to 4096 at the point 5, computed with c-kzg-4844.
+    commitment, y, proof = bytes.fromhex(COMMITMENT), bytes.fromhex(KZG_Y), bytes.fromhex(KZG_PROOF)
+    z = word(5)
+    infinity = b"\xc0" + bytes(47)
+    answer = word(4096) + word(BLS_ORDER)
+    assert same(precompiles.POINT_EVALUATION, kzg_input(commitment, z, y, proof)) == (answer, 50_000)
+    assert same(precompiles.POINT_EVALUATION, kzg_input(infinity, z, word(0), infinity)) == (answer, 50_000)
+    outside = bls_g1_outside()
+    compressed = bytes([outside[16] | 0x80]) + outside[17:64]
+    for bad in (
+        kzg_input(commitment, z, word(1), proof),
+        kzg_input(commitment, word(6), y, proof),
+        kzg_input(commitment, word(BLS_ORDER), y, proof),
+        kzg_input(commitment, z, word(int(KZG_Y, 16) + BLS_ORDER), proof),
+        kzg_input(b"\xff" * 48, z, y, proof),
+        kzg_input(commitment, z, y, bytes(48)),
+        kzg_input(commitment, z, y, infinity),
+        kzg_input(compressed, z, y, proof),
+        kzg_input(commitment, z, y, proof)[:-1],
+        b"\2" + kzg_input(commitment, z, y, proof)[1:],
+    ):
+        assert same(precompiles.POINT_EVALUATION, bad) is None
 
 
 def test_ecrecover_agrees_with_py_evm() -> None:
