@@ -20,7 +20,10 @@ BatchAnswer = tuple[Any, dict[str, Any] | None]
 
 
 async def call_batch(
-    client: RpcClient, calls: Sequence[tuple[str, Sequence[Any]]], timeout_s: float | None = None
+    client: RpcClient,
+    calls: Sequence[tuple[str, Sequence[Any]]],
+    timeout_s: float | None = None,
+    headers: dict[str, str] | None = None,
 ) -> list[BatchAnswer | None]:
     """One HTTP request with many calls: per call (result, error member) or None where the peer left it out.
 
@@ -30,7 +33,7 @@ async def call_batch(
         {"jsonrpc": "2.0", "id": position, "method": method, "params": params}
         for position, (method, params) in enumerate(calls)
     ]
-    raw = await client.post_binary("/", orjson.dumps(requests), timeout_s)
+    raw = await client.post_binary("/", orjson.dumps(requests), timeout_s, headers)
     try:
         answers = orjson.loads(raw)
     except orjson.JSONDecodeError:

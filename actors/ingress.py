@@ -33,6 +33,10 @@ from flashblocks.wire.frames import FlashblockFrame, Frame
 from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes, to_int
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
 from flashblocks.wire.keccak import keccak256
+from tracing import names
+from tracing.context import transaction_root
+from tracing.sending import SendTrace
+from tracing.stages import component_stages
 
 FIRST_ANSWER_S_MAX = 2.0
 TARGET_ANSWER_S_MAX = 3.0
@@ -97,6 +101,8 @@ class Ingress:
         self._answers: set[str] = set()  # by their last answer, for foreign targets that have no lifeline
         self._bug: asyncio.Future[None] | None = None
         registry = CollectorRegistry()
+        self._stages = component_stages("ingress", settings.name, settings.data_dir, registry)
+        self._trace = SendTrace(self._stages, names.ADMIT)
         self._accepted = Counter("ingress_transactions_accepted", "Transactions taken in", registry=registry)
         self._refused = Counter(
             "ingress_transactions_refused", "Transactions refused, by whom", ["by"], registry=registry
@@ -159,6 +165,7 @@ class Ingress:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(client.close() for client in self._targets.values()), self._peers.close())
+        await asyncio.to_thread(self._stages.close)
 
     def status(self) -> dict[str, Any]:
         """What `flashblocks status` shows."""
@@ -177,6 +184,7 @@ class Ingress:
 
     async def send_raw_transaction(self, raw: str) -> str:
         """eth_sendRawTransaction: the hash once a first pool has it; else a client's error text."""
+        began, caller = time.time(), CALLER.get().traceparent
         if not self._per_ip.take(self._caller_address(), time.monotonic()):
             self._refused.labels("rate").inc()
             raise RpcError(LIMIT_EXCEEDED, "rate limit exceeded: too many transactions from this address")
@@ -188,13 +196,17 @@ class Ingress:
             admission.check(transaction, terms, account, queued)
         except InvalidTransaction as refused:
             self._refused.labels("ingress").inc()
+            self._trace.refused(b"", began, time.time(), caller, str(refused))
             raise RpcError(SERVER_ERROR, str(refused)) from None
         refusal = self._outbox.room_for(transaction)
         if refusal is None and not self._per_sender.take(transaction.sender, time.monotonic()):
             refusal = Refusal(LIMIT_EXCEEDED, "rate limit exceeded: too many transactions of this sender")
         if refusal is None:
+            self._trace.took(transaction.hash, began, time.time(), caller)
             refusal = await self._hand_out(transaction)
+            self._trace.answered(transaction.hash, time.time())
         if refusal is not None:
+            self._trace.refused(transaction.hash, began, time.time(), caller, refusal.message)
             self._refused.labels("target").inc()
             raise RpcError(refusal.code, refusal.message)
         self._accepted.inc()
@@ -294,7 +306,7 @@ class Ingress:
     def _on_frame(self, frame: Frame) -> None:
         if isinstance(frame, FlashblockFrame) and frame.digest not in self._seen:
             try:
-                self._on_flashblock(decode_body(frame.body))
+                self._on_flashblock(decode_body(frame.body), frame.traceparent)
             except WireError as error:
                 self._log.warning("unreadable flashblock", error=str(error))
                 return
@@ -306,7 +318,7 @@ class Ingress:
         with contextlib.suppress(WireError):
             self._on_flashblock(decode_json(message))
 
-    def _on_flashblock(self, flashblock: Flashblock) -> None:
+    def _on_flashblock(self, flashblock: Flashblock, context: str = "") -> None:
         number, base = flashblock.number, flashblock.base
         if number > self._stream_number:
             self._stream_number = number
@@ -320,6 +332,8 @@ class Ingress:
             if transaction is not None:
                 self._accounts.included(transaction.sender, transaction.nonce)
         self._carry_out(self._outbox.included(number, hashes))
+        now = time.time()
+        self._trace.seen(context, number, flashblock.index, hashes, now, now)
 
     async def _follow_blocks(self) -> None:
         """Which transactions the sealed blocks really hold, in block order, with or without a stream."""
@@ -348,6 +362,7 @@ class Ingress:
                 block = expect_object(latest, "block")
             hashes = [to_bytes(tx_hash, 32) for tx_hash in block.get("transactions", [])]
             self._carry_out(self._outbox.sealed(time.monotonic(), number, hashes))
+            self._trace.seen("", number, None, hashes, time.time(), time.time())
             self._sealed_number = number
 
     # Carrying out ---------------------------------------------------------------------------------------------------
@@ -404,8 +419,10 @@ class Ingress:
             self._carry_out(self._outbox.answered(time.monotonic(), send.target, {}))
             return
         try:
+            # Says to the pools that these have a trace. A batch has many: each has its own, derived from its hash.
+            headers = {"traceparent": transaction_root(raws[0][0]).traceparent}
             answers = await call_batch(
-                self._targets[send.target], [("eth_sendRawTransaction", (raw,)) for _, raw in raws]
+                self._targets[send.target], [("eth_sendRawTransaction", (raw,)) for _, raw in raws], headers=headers
             )
         except (RpcUnknown, RpcRefused):
             self._answers.discard(send.target)

@@ -46,6 +46,7 @@ from flashblocks.preconf.pending import PendingMachine
 from flashblocks.preconf.snapshot import PendingSnapshot
 from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame, Frame, SealedFrame
 from flashblocks.wire.hexadecimal import WireError, quantity, to_bytes, to_int
+from tracing.pending import PendingTrace
 
 T = TypeVar("T")
 
@@ -81,8 +82,9 @@ class PreconfFollower:
         max_unconfirmed_blocks: int,
         registry: CollectorRegistry,
         log: Any,
+        trace: PendingTrace,
     ) -> None:
-        self._log = log
+        self._log, self.trace = log, trace
         self._keeper, self.chain = open_chain(genesis, directory, log)
         self._follower = PayloadFollower(self.chain)
         head = self.chain.head
@@ -183,6 +185,7 @@ class PreconfFollower:
             except WireError as error:
                 self._unreadable(error)
                 return
+            self.trace.arrived(frame.digest, time.time())
             self._decide(self.machine.streamed(now, arrival))
         elif isinstance(frame, SealedFrame):
             self._decide(self.machine.sealed(now, BlockRef(frame.number, frame.block_hash)))
@@ -310,6 +313,8 @@ class PreconfFollower:
         change = await self.in_evm(work)
         if change.added or change.removed:
             self._publish(HeadChanged(change.removed, change.added))
+            for block in change.added:
+                self.trace.sealed(block.number, [transaction.hash for transaction in block.transactions], time.time())
 
     def _show(self, arrival: Arrival) -> None:
         snapshot = self._snapshot
@@ -320,6 +325,9 @@ class PreconfFollower:
         while len(self._shown) > SHOWN_BLOCKS_MAX:
             del self._shown[next(iter(self._shown))]
         self._publish(FlashblockShown(snapshot))
+        number, index, hashes = arrival.number, arrival.index, arrival.transactions
+        payload_id, now = arrival.payload_id, time.time()
+        self.trace.shown(arrival.traceparent, arrival.digest, number, index, payload_id, hashes, now)
 
     def _withdraw(self, gone: Invalidated) -> None:
         shown = self._shown.pop(gone.number, None)

@@ -57,9 +57,11 @@ class RpcClient:
             raise RpcRefused(int(fields.get("code", 0)), str(fields.get("message", error)), fields.get("data"))
         return obj.get("result")
 
-    async def post_binary(self, path: str, body: bytes, timeout_s: float | None = None) -> bytes:
+    async def post_binary(
+        self, path: str, body: bytes, timeout_s: float | None = None, headers: dict[str, str] | None = None
+    ) -> bytes:
         """POST bytes to a path of the server and return the answer's bytes; raises RpcRefused or RpcUnknown."""
-        return await self._post(self.url.rstrip("/") + path, body, "application/octet-stream", timeout_s, None)
+        return await self._post(self.url.rstrip("/") + path, body, "application/octet-stream", timeout_s, headers)
 
     async def get(self, path: str, timeout_s: float | None = None) -> tuple[int, bytes]:
         """GET a path of the server: HTTP status and body; raises RpcUnknown."""

@@ -6,6 +6,7 @@ proxies and blocks from any execution client. Without a fresh stream it goes on 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 import time
@@ -30,6 +31,10 @@ from flashblocks.preconf.events import Event
 from flashblocks.preconf.sent import SentTransactions
 from flashblocks.wire.hexadecimal import data
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, METHOD_NOT_FOUND, SERVER_ERROR, RpcError
+from tracing import names
+from tracing.pending import PendingTrace
+from tracing.sending import SendTrace
+from tracing.stages import component_stages
 
 REQUEST_SIZE_BYTES_MAX = 5 * 1024 * 1024
 GIL_SWITCH_S = 0.001  # how long a thread that executes may keep the loop waiting
@@ -77,6 +82,8 @@ class RpcNode:
     def __init__(self, settings: Settings, log: Any) -> None:
         self.settings, self._log = settings, log
         self._registry = CollectorRegistry()
+        self._stages = component_stages("rpc-node", settings.name, settings.data_dir, self._registry)
+        sends = SendTrace(self._stages, names.SEND)
         self._stale_after_ms = settings.stale_after_ms or 3 * settings.flashblock_time_ms
         self.follower = PreconfFollower(
             load_genesis(orjson.loads(Path(settings.genesis_path).read_bytes())),
@@ -87,6 +94,7 @@ class RpcNode:
             max_unconfirmed_blocks=settings.max_unconfirmed_blocks,
             registry=self._registry,
             log=log,
+            trace=PendingTrace(self._stages, sends),
         )
         self._beside = Beside()
         self._sent = SentTransactions()
@@ -95,6 +103,7 @@ class RpcNode:
         self._sender = RpcSender(
             view, self.follower, self._sent, settings.ingress_urls, self.follower.peers, self._publish, log
         )
+        self._sender.trace = sends
         reads = RpcReads(view, self._sent, self._beside.run, self._sender.pool_nonce)
         self._subscriber = RpcSubscriber(reads, self._registry)
         self.follower.listeners.append(self._subscriber.event)
@@ -137,6 +146,7 @@ class RpcNode:
         await self._sender.close()
         self._beside.close()
         await self.follower.close()
+        await asyncio.to_thread(self._stages.close)
 
     def status(self) -> dict[str, Any]:
         """What `flashblocks status` shows."""

@@ -20,6 +20,8 @@ from flashblocks.preconf.events import Event, FlashblockShown, HeadChanged, Tran
 from flashblocks.preconf.sent import SentTransactions
 from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes, to_int
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, SERVER_ERROR, RpcError
+from tracing.context import transaction_root
+from tracing.sending import SendTrace
 
 INGRESS_ANSWER_S_MAX = 3.0
 NONCE_ANSWER_S_MAX = 0.3
@@ -45,6 +47,7 @@ class RpcSender:
         log: Any,
     ) -> None:
         self._view, self._sent, self._peers, self._publish, self._log = view, sent, peers, publish, log
+        self.trace: SendTrace | None = None
         self._ingresses = [RpcClient(url, timeout_s=INGRESS_ANSWER_S_MAX) for url in ingress_urls]
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
         follower.listeners.append(self._on_event)
@@ -115,15 +118,26 @@ class RpcSender:
 
     async def _send(self, transaction: Transaction, raw: str) -> Transaction:
         if self._view.transaction(transaction.hash) is None:
-            await self._hand_on(raw)
+            began, caller = time.time(), CALLER.get().traceparent
+            # Its flashblock may be shown before the ingress has answered: the trace begins first.
+            if self.trace is not None:
+                self.trace.took(transaction.hash, began, began, caller)
+            try:
+                await self._hand_on(raw, transaction_root(transaction.hash).traceparent)
+            except RpcError as error:
+                if self.trace is not None:
+                    self.trace.refused(transaction.hash, began, time.time(), caller, error.message)
+                raise
         self._sent.add(transaction, time.monotonic())
         self._publish(TransactionSent(transaction))
         return transaction
 
-    async def _hand_on(self, raw: str) -> None:
+    async def _hand_on(self, raw: str, traceparent: str) -> None:
         """One ingress after another; then every execution client at once. A refusal is final, no answer is not."""
         caller = CALLER.get()
-        headers = {"X-Forwarded-For": caller.forwarded_for or caller.address} if caller.address else None
+        headers = {"traceparent": traceparent}
+        if caller.address:
+            headers["X-Forwarded-For"] = caller.forwarded_for or caller.address
         maybe_sent = False
         for ingress in self._ingresses:
             try:
@@ -136,11 +150,11 @@ class RpcSender:
             except RpcUnknown as unknown:
                 maybe_sent = True
                 self._log.warning("ingress does not answer", error=str(unknown))
-        await self._hand_to_clients(raw, maybe_sent)
+        await self._hand_to_clients(raw, maybe_sent, traceparent)
 
-    async def _hand_to_clients(self, raw: str, maybe_sent: bool) -> None:
+    async def _hand_to_clients(self, raw: str, maybe_sent: bool, traceparent: str) -> None:
         # All of them get it – any of them may lead next –, and the first that takes it decides the answer.
-        tasks = [asyncio.create_task(self._hand_to_client(url, raw)) for url in self._peers.urls]
+        tasks = [asyncio.create_task(self._hand_to_client(url, raw, traceparent)) for url in self._peers.urls]
         refusal: RpcRefused | None = None
         for done in asyncio.as_completed(tasks):
             outcome = await done
@@ -153,10 +167,11 @@ class RpcSender:
         text = "no ingress and no execution client answers"
         raise RpcError(SERVER_ERROR, f"{text}; the transaction may have been sent" if maybe_sent else text)
 
-    async def _hand_to_client(self, url: str, raw: str) -> RpcRefused | RpcUnknown | None:
+    async def _hand_to_client(self, url: str, raw: str, traceparent: str) -> RpcRefused | RpcUnknown | None:
         """What one client says; None is yes."""
         try:
-            await self._peers.client(url).call("eth_sendRawTransaction", raw)
+            headers = {"traceparent": traceparent}
+            await self._peers.client(url).call("eth_sendRawTransaction", raw, headers=headers)
         except RpcRefused as refused:
             return None if "already known" in refused.message else refused
         except RpcUnknown as unknown:

@@ -6,10 +6,13 @@ is filled over a second, short-lived link to one of them, so that the running st
 
 import asyncio
 import os
+import time
 from functools import partial
 from typing import Any
 
 import msgspec
+from opentelemetry.trace import SpanKind
+from prometheus_client import CollectorRegistry, generate_latest
 
 from actors.fanout import HttpReply, Query, json_reply
 from actors.frame_link import FirstBug, FrameClient
@@ -23,7 +26,9 @@ from flashblocks.proxy.limits import Limits, parse_api_keys
 from flashblocks.proxy.ordering import Announce, Arrival, Ask, Decision, Deliver, Ordering, OrderSettings
 from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame, Frame
 from flashblocks.wire.hexadecimal import WireError
+from tracing import names
 from tracing.logs import Logger
+from tracing.stages import component_stages
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,6 +134,8 @@ class WebsocketProxy:
             upstreams=self._who_knows_history,
             found=self._on_history,
         )
+        self._registry = CollectorRegistry()
+        self._stages = component_stages("websocket-proxy", settings.name, settings.data_dir, self._registry)
         self._last_flashblock_at: float | None = None
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -159,6 +166,7 @@ class WebsocketProxy:
         await asyncio.gather(self._subscribers.close(), self._history.close(), *(link.close() for link in links))
         if self._closings:
             await asyncio.wait(self._closings)
+        await asyncio.to_thread(self._stages.close)
 
     def status(self) -> dict[str, Any]:
         """Who is connected on both sides and what became of the flashblocks, as JSON values."""
@@ -273,11 +281,13 @@ class WebsocketProxy:
         self._set_timer()
 
     def _deliver(self, arrival: Arrival) -> None:
-        outgoing = Outgoing(arrival)
+        outgoing, began = Outgoing(arrival), time.perf_counter()
         if self._last_flashblock_at is None:
             self._history.begin(arrival)
         self._last_flashblock_at = self._now()
         self._subscribers.publish(outgoing)
+        took_s, subscribers = time.perf_counter() - began, len(self._subscribers)
+        self._stages.frame(outgoing.frame, names.FAN_OUT, took_s, kind=SpanKind.PRODUCER, subscribers=subscribers)
         self._backlog.add(arrival.number, arrival.index, len(outgoing.frame.body), outgoing)
 
     def _ask(self, number: int, start: tuple[int, int]) -> None:
@@ -380,7 +390,7 @@ class WebsocketProxy:
             by_app=self._subscribers.limits.by_app(),
             age_s=self._age_s(),
         )
-        return HttpReply(200, text, "text/plain; version=0.0.4; charset=utf-8")
+        return HttpReply(200, text + generate_latest(self._registry), "text/plain; version=0.0.4; charset=utf-8")
 
 
 def _serving_options(settings: Settings) -> ServingOptions:

@@ -57,22 +57,33 @@ class SendTrace:
             self._waiting[tx_hash] = self._sent(tx_hash, start, end, traceparent)
         self._give_up(end)
 
+    def answered(self, tx_hash: bytes, now: float) -> None:
+        """The caller has its answer."""
+        sent = self._waiting.get(tx_hash)
+        if sent is not None:
+            sent.end = now
+
     def refused(self, tx_hash: bytes, start: float, end: float, traceparent: str, error: str) -> None:
         """A transaction was not accepted: always recorded, up to ERRORS_PER_S_MAX, in a trace apart.
 
-        It may be sent again and be accepted then; its own trace is for that.
+        It may be sent again and be accepted then; its own trace is for that. `tx_hash` is empty for what is none.
         """
         second, count = self._errors_in
         self._errors_in = (int(end), count + 1 if second == int(end) else 1)
+        waiting = self._waiting.get(tx_hash)
+        if waiting is not None and waiting.start == start:  # else an earlier call was accepted
+            del self._waiting[tx_hash]
         sent = self._sent(tx_hash, start, end, traceparent)
         tracer = self._stages.tracer
         if tracer.enabled and sent.own_root and self._errors_in[1] <= ERRORS_PER_S_MAX:
-            attributes: dict[str, Attribute] = {names.TX_HASH: "0x" + tx_hash.hex(), names.OUTCOME: error}
+            attributes: dict[str, Attribute] = {names.OUTCOME: error}
+            if tx_hash:
+                attributes[names.TX_HASH] = "0x" + tx_hash.hex()
             links = [] if sent.parent is None else [sent.parent]
             tracer.apart(names.SEND, start, end, attributes, kind=SpanKind.SERVER, error=error, links=links)
 
     def seen(
-        self, context_text: str, number: int, index: int, hashes: Iterable[bytes], arrived: float, now: float
+        self, context_text: str, number: int, index: int | None, hashes: Iterable[bytes], arrived: float, now: float
     ) -> None:
         """A flashblock is shown (rpc-node: executed; ingress: read) that holds these transactions."""
         context = parse_frame_context(context_text)
@@ -90,9 +101,10 @@ class SendTrace:
             left, slow_left = left - 1, slow_left - slow
             attributes: dict[str, Attribute] = {
                 names.BLOCK_NUMBER: number,
-                names.FLASHBLOCK_INDEX: index,
-                names.OUTCOME: "ok",
+                names.OUTCOME: "ok" if index is not None else "sealed without a flashblock",
             }
+            if index is not None:
+                attributes[names.FLASHBLOCK_INDEX] = index
             self._record(tx_hash, sent, now, attributes, None)
             if self._taken == names.SEND and self._stages.tracer.enabled:
                 self._stages.tracer.span(
