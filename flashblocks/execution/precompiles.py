@@ -1,8 +1,8 @@
 """The precompiled contracts of each fork: py-evm's table, native implementations over it, OP's additions and limits."""
 
+import hashlib
 from collections.abc import Callable, Mapping
 from functools import cache
-from hashlib import sha256
 from typing import Any
 
 from eth.exceptions import OutOfGas, VMError
@@ -32,6 +32,7 @@ Precompile = Callable[[Any], Any]
 Table = Mapping[bytes, Precompile]
 
 ECRECOVER = 0x01
+RIPEMD160 = 0x03
 MODEXP = 0x05
 BN254_ADD, BN254_MULTIPLY, BN254_PAIRING = 0x06, 0x07, 0x08
 BLS_G1_ADD, BLS_G1_MSM, BLS_G2_ADD, BLS_G2_MSM, BLS_PAIRING, BLS_MAP_G1, BLS_MAP_G2 = range(0x0B, 0x12)
@@ -39,6 +40,8 @@ POINT_EVALUATION = 0x0A
 P256_VERIFY = 0x100
 
 ECRECOVER_GAS = 3_000
+RIPEMD160_GAS = 600
+RIPEMD160_WORD_GAS = 120
 BN254_ADD_GAS = 150
 BN254_MULTIPLY_GAS = 6_000
 BN254_PAIRING_GAS = 45_000
@@ -69,6 +72,7 @@ def table(rules: Rules, native: bool = True) -> dict[bytes, Precompile]:
     found: dict[bytes, Precompile] = dict(PRAGUE_PRECOMPILES if rules.isthmus else CANCUN_PRECOMPILES)
     found[address(P256_VERIFY)] = run_p256
     found[address(MODEXP)] = run_modexp
+    found[address(RIPEMD160)] = run_ripemd160
     if native:
         found.update({address(number): function for number, function in _native(rules).items()})
     limits = dict(GRANITE_LIMITS_BYTES)
@@ -104,7 +108,7 @@ def _point_evaluation(curve: Any) -> Precompile:
         if len(data) != POINT_EVALUATION_BYTES:
             raise VMError("point evaluation: input must be 192 bytes")
         versioned, z, y, commitment, proof = data[:32], data[32:64], data[64:96], data[96:144], data[144:]
-        if versioned != b"\1" + sha256(commitment).digest()[1:]:
+        if versioned != b"\1" + hashlib.sha256(commitment).digest()[1:]:
             raise VMError("point evaluation: commitment is not that of the versioned hash")
         if not checked(lambda _: curve.kzg_proof_holds(commitment, z, y, proof), data):
             raise VMError("point evaluation: wrong proof")
@@ -239,6 +243,23 @@ def run_modexp(computation: Any) -> None:
     data = computation.msg.data_as_bytes
     computation.consume_gas(modexp_gas(data), "modexp")
     computation._output = modexp(data)
+
+
+def _ripemd160(data: bytes) -> bytes:
+    """OpenSSL 3 may be built without RIPEMD-160; py-evm brings pycryptodome, which has it."""
+    try:
+        return hashlib.new("ripemd160", data).digest()
+    except ValueError:
+        from Crypto.Hash import RIPEMD160 as module
+
+        return module.new(data).digest()
+
+
+def run_ripemd160(computation: Any) -> None:
+    """RIPEMD160, as a word."""
+    data = computation.msg.data_as_bytes
+    computation.consume_gas(RIPEMD160_GAS + RIPEMD160_WORD_GAS * ((len(data) + 31) // 32), "ripemd160")
+    computation._output = bytes(12) + _ripemd160(data)
 
 
 def run_p256(computation: Any) -> Any:

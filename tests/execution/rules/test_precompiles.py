@@ -258,6 +258,21 @@ def test_ecrecover_agrees_with_py_evm() -> None:
         same(precompiles.ECRECOVER, digest + word(27) + word(bad_r) + word(s))
 
 
+def test_ripemd160_with_and_without_openssl(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = bytes(12) + bytes.fromhex("8eb208f7e05d987a9b044a8e98c6b087f15a0bfc")  # of "abc", from its authors
+    assert run(NATIVE, precompiles.RIPEMD160, b"abc") == (expected, 720)
+
+    def missing(*_: Any) -> None:
+        raise ValueError("unsupported hash type ripemd160")
+
+    monkeypatch.setattr(precompiles.hashlib, "new", missing)
+    assert run(NATIVE, precompiles.RIPEMD160, b"abc") == (expected, 720)
+    assert run(NATIVE, precompiles.RIPEMD160, b"") == (
+        bytes(12) + bytes.fromhex("9c1185a5c5e9fc54612808977ee8f548b2258d31"),
+        600,
+    )
+
+
 SIZES = st.integers(0, 70)
 
 
