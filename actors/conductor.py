@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from actors.conductor_commit import Adoption
 from actors.conductor_peers import ConductorPeers
 from actors.conductor_rpc import ConductorRpc
 from actors.conductor_sequencer import SequencerHandle
@@ -94,7 +95,8 @@ class Conductor:
         self.watchdog = ProgressWatchdog(settings.flashblock_time_ms / 1000, settings.block_time_s)
         self.stream = Stream(self.raft, settings.name, log)
         self.sequencer = SequencerHandle(settings.op_node_url, lambda: self.raft.ledger, log)
-        self.sequencer.bind(lambda: self.control.active and self.control.leader, self._on_pushed)
+        self.adoption = Adoption(self.raft, settings.name, settings.execution_url, log)
+        self.sequencer.bind(lambda: self.control.active and self.control.leader, self._on_pushed, self._adopt)
         self.peers = ConductorPeers(settings.peer_urls, settings.name, self.raft, log)
         self.overridden = False
         self._claims_without_commit = 0
@@ -213,9 +215,8 @@ class Conductor:
         await self.stream.close()
         await self.server.close()
         await self.public.close()
-        await asyncio.gather(
-            self.sequencer.close(), self.peers.close(), self.boost_http.close(), self.execution.close()
-        )
+        clients = (self.sequencer, self.peers, self.boost_http, self.execution, self.adoption)
+        await asyncio.gather(*(client.close() for client in clients))
         await self.raft.close()
 
     # Events
@@ -380,10 +381,15 @@ class Conductor:
         self._transfers.labels(str(ok).lower()).inc()
         self.log.info("transfer", target=target, outcome=str(outcome))
         if not ok:
-            self.stream.on_boost(
-                self.boost.connected
-            )  # what it offered meanwhile was refused: tell it that we still lead
+            self.stream.on_boost(self.boost.connected)  # its offers were refused meanwhile: we still lead
         return ok
+
+    async def _adopt(self, head_number: int) -> bool:
+        """The op-node is beyond the ledger: take its blocks in, if our claim proves the ledger complete."""
+        epoch = self.stream.publisher.epoch
+        if epoch is None or self.control.active:
+            return False
+        return await self.adoption.adopt(epoch, head_number)
 
     def resume(self, active: bool | None) -> None:
         """Let the control loop act again."""

@@ -7,20 +7,19 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
+from actors.conductor_commit import COMMIT_S_MAX, seal_command
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from actors.rpc_server import Method
-from flashblocks.wire.assembly import assemble, attributes_of
-from flashblocks.wire.engine import Envelope, envelope_to_bytes
+from flashblocks.wire.assembly import attributes_of
+from flashblocks.wire.engine import Envelope
 from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.hexadecimal import data, quantity
 from flashblocks.wire.jsonrpc import SERVER_ERROR, RpcError
-from raft.commands import Accepted, Reason, Refused, Seal, SealBlock
-from raft.ledger import OpenBlock
+from raft.commands import Accepted, Reason, Refused
 
 if TYPE_CHECKING:
     from actors.conductor import Conductor
 
-COMMIT_S_MAX = 1.0
 PROXY_S_MAX = 5.0
 DIAL_S_MAX = 5.0
 PAUSE_S_MAX = 5.0
@@ -217,7 +216,13 @@ class ConductorRpc:
         epoch = conductor.stream.publisher.epoch
         if epoch is None:
             raise RpcError(SERVER_ERROR, NOT_LEADER)
-        outcome = await conductor.raft.propose(self._seal(epoch, envelope), COMMIT_S_MAX)
+        view = conductor.raft.ledger
+        command = seal_command(view, epoch, conductor.settings.name, envelope)
+        if command is None:
+            assert view.open is not None
+            committed = f"block {view.open.number} must be its flashblocks 0..{view.open.last_index}"
+            raise RpcError(SERVER_ERROR, f"prefix mismatch: {committed}")
+        outcome = await conductor.raft.propose(command, COMMIT_S_MAX)
         if isinstance(outcome, Accepted):
             return
         if not isinstance(outcome, Refused):
@@ -228,33 +233,6 @@ class ConductorRpc:
             raise RpcError(SERVER_ERROR, f"prefix mismatch: {outcome.detail}")
         text = NOT_LEADER if outcome.reason in LEADER_REASONS else f"{outcome.reason.value}: {outcome.detail}"
         raise RpcError(SERVER_ERROR, text)
-
-    def _seal(self, epoch: int, envelope: Envelope) -> Seal | SealBlock:
-        """By reference when the payload is exactly the open block's flashblocks; with its body where there are none."""
-        name, payload = self._conductor.settings.name, envelope.payload
-        open_block = self._conductor.raft.ledger.open
-        if open_block is None or open_block.number != payload.block_number:
-            return SealBlock(
-                epoch=epoch,
-                node=name,
-                number=payload.block_number,
-                parent_hash=payload.parent_hash,
-                block_hash=payload.block_hash,
-                payload=envelope_to_bytes(envelope),
-            )
-        if not _is_block_of(open_block, envelope):
-            committed = f"committed are flashblocks 0..{open_block.last_index}"
-            raise RpcError(
-                SERVER_ERROR, f"prefix mismatch: block {open_block.number} must be its flashblocks, {committed}"
-            )
-        return Seal(
-            epoch=epoch,
-            node=name,
-            number=open_block.number,
-            payload_id=open_block.payload_id,
-            last_index=open_block.last_index,
-            block_hash=open_block.block_hash,
-        )
 
     async def open_block(self) -> dict[str, Any] | None:
         """The open block as its op-node has to resume it; null when there is none. For the leader's op-node only."""
@@ -318,10 +296,3 @@ async def _forward(client: RpcClient, method: str, params: tuple[Any, ...]) -> A
         raise RpcError(error.code, error.message, error.data) from None
     except RpcUnknown as error:
         raise RpcError(SERVER_ERROR, str(error)) from None
-
-
-def _is_block_of(open_block: OpenBlock, envelope: Envelope) -> bool:
-    """Whether the payload is what the committed flashblocks make, field by field: a hash alone could be claimed."""
-    if envelope.payload.block_hash != open_block.block_hash:
-        return False
-    return assemble([decode_body(entry.body) for entry in open_block.entries]) == envelope

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -51,10 +51,17 @@ class SequencerHandle:
         self._pushing = asyncio.Lock()
         self._sequencing: Callable[[], bool] = lambda: False
         self._pushed: Callable[[SealedBlock], None] = lambda block: None
+        self._adopt: Callable[[int], Awaitable[bool]] | None = None
 
-    def bind(self, sequencing: Callable[[], bool], pushed: Callable[[SealedBlock], None]) -> None:
-        """Say how to know whether the op-node sequences by our word, and whom to tell of an imported block."""
-        self._sequencing, self._pushed = sequencing, pushed
+    def bind(
+        self,
+        sequencing: Callable[[], bool],
+        pushed: Callable[[SealedBlock], None],
+        adopt: Callable[[int], Awaitable[bool]],
+    ) -> None:
+        """Say how to know whether the op-node sequences by our word, whom to tell of an imported block, and who takes
+        blocks up to a number into the ledger that the op-node has beyond it."""
+        self._sequencing, self._pushed, self._adopt = sequencing, pushed, adopt
 
     async def close(self) -> None:
         """Close the connections."""
@@ -164,7 +171,9 @@ class SequencerHandle:
                     return True
                 if isinstance(todo, Ahead):
                     self._log.warning("op-node is ahead of the ledger", block=number)
-                    return False
+                    if self._adopt is None or not await self._adopt(number):
+                        return False
+                    continue
                 if block_hash == stood_at:
                     return False  # it waits for blocks that it has to fetch itself
                 stood_at = block_hash

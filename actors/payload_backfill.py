@@ -6,9 +6,6 @@ from typing import Any
 
 from actors.execution_peers import ExecutionPeers
 from actors.rpc_client import RpcRefused, RpcUnknown
-from flashblocks.execution.errors import InvalidBlock, InvalidEncoding
-from flashblocks.execution.header import Block
-from flashblocks.execution.payloads import envelope_of
 from flashblocks.wire.engine import Envelope
 from flashblocks.wire.hexadecimal import WireError, quantity, to_bytes
 
@@ -22,6 +19,11 @@ class PayloadBackfill:
 
     async def fetch(self, number: int) -> Envelope | None:
         """The payload of block `number`, or None when nobody has it now."""
+        # Late: a conductor needs blocks only after a disaster, and must not carry the execution rules until then.
+        from flashblocks.execution.errors import InvalidBlock, InvalidEncoding
+        from flashblocks.execution.header import Block
+        from flashblocks.execution.payloads import envelope_of
+
         try:
             raw = to_bytes(await self._peers.call("debug_getRawBlock", quantity(number)), None, "block")
             return envelope_of(Block.from_rlp(raw))

@@ -1,0 +1,80 @@
+"""Payloads into the ledger: the op-node's, and – after a disaster – those that went on without a majority."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.payload_backfill import PayloadBackfill
+from flashblocks.wire.assembly import assemble
+from flashblocks.wire.engine import Envelope, envelope_to_bytes
+from flashblocks.wire.flashblock import decode_body
+from raft.commands import Accepted, Seal, SealBlock
+from raft.ledger import LedgerView, OpenBlock
+from raft.node import RaftNode
+
+COMMIT_S_MAX = 1.0
+ADOPTED_BLOCKS_MAX = 4096
+
+
+def seal_command(view: LedgerView, epoch: int, node: str, envelope: Envelope) -> Seal | SealBlock | None:
+    """By reference when the payload is exactly the open block's flashblocks, whole where there are none.
+
+    None when the block is open and the payload is something else: it has to be sealed again.
+    """
+    payload, open_block = envelope.payload, view.open
+    if open_block is None or open_block.number != payload.block_number:
+        return SealBlock(
+            epoch=epoch,
+            node=node,
+            number=payload.block_number,
+            parent_hash=payload.parent_hash,
+            block_hash=payload.block_hash,
+            payload=envelope_to_bytes(envelope),
+        )
+    if not _is_block_of(open_block, envelope):
+        return None
+    return Seal(
+        epoch=epoch,
+        node=node,
+        number=open_block.number,
+        payload_id=open_block.payload_id,
+        last_index=open_block.last_index,
+        block_hash=open_block.block_hash,
+    )
+
+
+def _is_block_of(open_block: OpenBlock, envelope: Envelope) -> bool:
+    """Whether the payload is what the committed flashblocks make, field by field: a hash alone could be claimed."""
+    if envelope.payload.block_hash != open_block.block_hash:
+        return False
+    return assemble([decode_body(entry.body) for entry in open_block.entries]) == envelope
+
+
+class Adoption:
+    """Takes blocks into the ledger that the own execution client has beyond it.
+
+    They can only be there because an operator overrode the leader while there was no majority. Once this node leads
+    again they become the chain, in order, each under the ledger's own rules: a block that contradicts a committed
+    flashblock is refused, and then an operator has to decide.
+    """
+
+    def __init__(self, raft: RaftNode, node: str, execution_url: str, log: Any) -> None:
+        self._raft, self._node, self._log = raft, node, log
+        self._blocks = PayloadBackfill([execution_url] if execution_url else [], log)
+
+    async def adopt(self, epoch: int, head_number: int) -> bool:
+        """Seal everything up to `head_number` under our epoch; True when it is all in."""
+        first = self._raft.ledger.head_number + 1
+        for number in range(first, min(head_number, first + ADOPTED_BLOCKS_MAX - 1) + 1):
+            envelope = await self._blocks.fetch(number)
+            command = None if envelope is None else seal_command(self._raft.ledger, epoch, self._node, envelope)
+            outcome = None if command is None else await self._raft.propose(command, COMMIT_S_MAX)
+            if not isinstance(outcome, Accepted):
+                self._log.error("a block beyond the ledger is not adopted", block=number, outcome=str(outcome))
+                return False
+        self._log.error("blocks made without a majority are adopted", first=first, last=head_number, epoch=epoch)
+        return True
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._blocks.close()

@@ -1,0 +1,96 @@
+"""Payloads into the ledger: which command they become, and what an operator's override leaves behind."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import structlog
+
+from actors.conductor_commit import Adoption, seal_command
+from flashblocks.wire.engine import Envelope, envelope_to_bytes
+from raft.commands import Claim, Seal, SealBlock
+from raft.node import RaftNode
+from raft.settings import RaftSettings
+from tests.actors.group_under_test import free_ports, until
+from tests.conductor.ledgers import GENESIS, NODE, Chain
+
+
+def open_chain() -> Chain:
+    chain = Chain(epoch=3)
+    chain.blocks(1)
+    chain.flashblocks(2)
+    return chain
+
+
+def test_the_open_blocks_own_payload_is_sealed_by_reference() -> None:
+    chain = open_chain()
+    block = chain.ledger.open
+    assert seal_command(chain.ledger.view, 3, NODE, chain.envelopes[2]) == Seal(
+        3, NODE, 2, block.payload_id, 1, block.block_hash
+    )
+
+
+@pytest.mark.parametrize("change", [{"state_root": b"\x66" * 32}, {"transactions": ()}, {"block_hash": b"\x66" * 32}])
+def test_any_other_payload_of_the_open_block_has_to_be_sealed_again(change: dict) -> None:
+    chain = open_chain()
+    right = chain.envelopes[2]
+    wrong = Envelope(right.parent_beacon_block_root, msgspec.structs.replace(right.payload, **change))
+    assert seal_command(chain.ledger.view, 3, NODE, wrong) is None
+
+
+def test_where_nothing_is_committed_the_payload_goes_in_whole() -> None:
+    chain = Chain(epoch=3)
+    chain.fallback()
+    envelope = chain.envelopes[1]
+    chain = Chain(epoch=3)
+    command = seal_command(chain.ledger.view, 3, NODE, envelope)
+    assert isinstance(command, SealBlock)
+    assert (command.number, command.parent_hash, command.payload) == (1, GENESIS, envelope_to_bytes(envelope))
+
+
+def single_node(directory: Path) -> RaftNode:
+    return RaftNode(
+        RaftSettings(
+            node_id=NODE,
+            peers={NODE: f"127.0.0.1:{free_ports(1)[0]}"},
+            data_dir=directory,
+            password=b"p" * 32,
+            genesis_number=0,
+            genesis_hash=GENESIS,
+        )
+    )
+
+
+class Blocks:
+    """Stands for the execution client: what it has beyond the ledger."""
+
+    def __init__(self, envelopes: dict[int, Envelope]) -> None:
+        self._envelopes = envelopes
+
+    async def fetch(self, number: int) -> Envelope | None:
+        return self._envelopes.get(number)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("missing", "adopted", "head"), [(None, True, 3), (2, False, 1)])
+async def test_blocks_made_under_an_override_are_adopted_in_order(
+    tmp_path: Path, missing: int | None, adopted: bool, head: int
+) -> None:
+    made = Chain()
+    for _ in range(3):
+        made.fallback()
+    envelopes = {number: envelope for number, envelope in made.envelopes.items() if number != missing}
+    node = single_node(tmp_path)
+    await node.start()
+    try:
+        await until(lambda: node.is_leader, "the only node leads")
+        await node.propose(Claim(5, NODE), 5.0)
+        adoption = Adoption(node, NODE, "", structlog.get_logger())
+        adoption._blocks = Blocks(envelopes)
+        assert await adoption.adopt(5, 3) is adopted
+        assert node.ledger.head_number == head
+        await adoption.close()
+    finally:
+        await node.close()
