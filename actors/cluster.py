@@ -1,4 +1,4 @@
-"""Every call to Ray: start it on this machine, create the actors, end them, end it."""
+"""Every call to Ray: start it on this machine, create the actors, end their components, end it."""
 
 from __future__ import annotations
 

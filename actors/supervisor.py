@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -27,6 +27,7 @@ from actors import data_directory
 from actors.endpoints import ENDPOINTS_FILE, describe
 from actors.fork_workers import ForkedWorkers
 from actors.plan import ComponentPlan
+from actors.reaper import descendants
 from actors.run_directory import RunDirectory, clean_after_crash
 from actors.shell import read_note
 from actors.starter import DETACH_WORD, StartOrder
@@ -34,6 +35,7 @@ from actors.starter import DETACH_WORD, StartOrder
 STOP_COMPONENTS_S_MAX = 4.0
 START_S_MAX = 120.0
 NOTE_POLL_S = 0.05
+RAY_PROCESSES = ("raylet", "gcs_server")
 NEED_GENESIS_HASH = ("conductor", "op-node")
 
 
@@ -117,13 +119,13 @@ class Supervisor:
         self._progress.tell("starting", components=len(self._order.plan))
         async with asyncio.timeout(START_S_MAX):
             _, plan = await asyncio.gather(self._start_ray(), self._prepare_chain())
+            for process, pid in children_named(RAY_PROCESSES):
+                self._begin_watching(self._watch_ray(process, pid))
             await self._in_ray_thread(lambda: self._cluster.create(plan))
             self._progress.tell("actors-created", actors=len(plan))
             serving = [asyncio.Event() for _ in plan]
             for each, event in zip(plan, serving, strict=True):
-                task = asyncio.create_task(self._watch(each, event))
-                self._watchers.add(task)
-                task.add_done_callback(self._on_watcher_end)
+                self._begin_watching(self._watch(each, event))
             await asyncio.gather(*(event.wait() for event in serving))
         self._progress.tell("ready")
 
@@ -181,12 +183,22 @@ class Supervisor:
         serving.set()
         self._progress.tell("component-up", component=name, pid=pid)
 
+    async def _watch_ray(self, process: str, pid: int) -> None:
+        """Without these two nothing is ever started again: say so and end, rather than fade away."""
+        await process_end(pid)
+        raise RuntimeError(f"Ray's {process} (pid {pid}) ended")
+
+    def _begin_watching(self, watcher: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(watcher)
+        self._watchers.add(task)
+        task.add_done_callback(self._on_watcher_end)
+
     def _on_watcher_end(self, task: asyncio.Task[None]) -> None:
         self._watchers.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed = True
-            self._progress.tell("failed", error=f"watching failed: {error!r}")
-            self._stop("watching failed")
+            self._progress.tell("failed", error=str(error) or repr(error))
+            self._stop("failed")
 
     def _write_endpoints(self) -> None:
         """Rewrite ``endpoints.json`` once every actor has a pid."""
@@ -229,6 +241,19 @@ def _with_genesis_hash(plan: ComponentPlan, genesis_hash: str) -> ComponentPlan:
     if plan.component not in NEED_GENESIS_HASH:
         return plan
     return msgspec.structs.replace(plan, settings={**plan.settings, "genesis_hash": genesis_hash})
+
+
+def children_named(names: Sequence[str]) -> list[tuple[str, int]]:
+    """The (name, pid) of our own children that run one of the programs *names*."""
+    found = []
+    for pid in descendants(os.getpid()):
+        try:
+            name = Path(f"/proc/{pid}/comm").read_text().strip()
+        except OSError:
+            continue
+        if name in names:
+            found.append((name, pid))
+    return found
 
 
 async def process_end(pid: int) -> None:

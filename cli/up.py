@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -199,7 +198,13 @@ async def _show_until_the_end(started: Started, stream: Any, command_at: float, 
                 looked["snapshot"] = await asker.look(endpoints)
             await asyncio.sleep(LOOK_EVERY_S)
 
-    looking = asyncio.create_task(look())
+    async def read_failures() -> None:
+        async for event in events(started):
+            if event["event"] == "failed":
+                failures.append(event["error"])
+
+    failures: list[str] = []
+    looking, reading = asyncio.create_task(look()), asyncio.create_task(read_failures())
     try:
         if plainly or not sys.stdout.isatty():
             next_line_at = time.monotonic() + PLAIN_EVERY_S
@@ -216,9 +221,11 @@ async def _show_until_the_end(started: Started, stream: Any, command_at: float, 
                     screen.update(live(looked.get("snapshot"), stream, command_at, time.time()), refresh=True)
                     await asyncio.sleep(DRAW_EVERY_S)
     finally:
-        looking.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await looking
+        for task in (looking, reading):
+            task.cancel()
+        await asyncio.gather(looking, reading, return_exceptions=True)
         await asker.close()
+    if failures:
+        raise CommandError(f"the cluster failed: {failures[0]}")
     note("the cluster was ended from elsewhere")
     return 0
