@@ -157,8 +157,14 @@ class FlashblockSource:
     # The job's door
 
     def _tell(self, fact: Fact) -> None:
-        for decision in self.job.step(fact, time.time()):
-            self._carry_out(decision)
+        try:
+            for decision in self.job.step(fact, time.time()):
+                self._carry_out(decision)
+        except ExecutionError:
+            raise  # what the attributes ask for cannot be built
+        except Exception as bug:
+            self.on_bug(bug)
+            raise
 
     def _carry_out(self, decision: Decision) -> None:
         match decision:
@@ -178,13 +184,7 @@ class FlashblockSource:
     def _wake_at(self, at_s: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, at_s - time.time()), self._tick)
-
-    def _tick(self) -> None:
-        try:
-            self._tell(Tick())
-        except Exception as bug:
-            self.on_bug(bug)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, at_s - time.time()), self._tell, Tick())
 
     def _cancel_build(self) -> None:
         if self._build is not None and self._build is not asyncio.current_task():

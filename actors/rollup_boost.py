@@ -16,10 +16,11 @@ from typing import Any
 
 import msgspec
 
-from actors.frame_link import FrameClient, FrameServer, Peer
+from actors.frame_link import FrameServer, Peer
 from actors.lifeline import Lifeline
 from actors.rollup_boost_clients import EngineClientOfBoost
 from actors.rollup_boost_engine import EngineProxy
+from actors.rollup_boost_stream import BuilderStream
 from actors.rpc_client import RpcRefused, RpcUnknown
 from actors.rpc_server import Probes, RpcServer
 from actors.upstream_metrics import UpstreamMetrics
@@ -36,9 +37,7 @@ from flashblocks.rollup_boost.facts import (
     Decision,
     EndBuilderJob,
     Fact,
-    FlashblockArrived,
     Forward,
-    GarbageArrived,
     HeadSeen,
     Leadership,
     Linked,
@@ -58,8 +57,6 @@ from flashblocks.rollup_boost.health import TEXTS
 from flashblocks.rollup_boost.selection import ExecutionMode, Policy
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope
-from flashblocks.wire.flashblock import Flashblock, decode_body, encode_body
-from flashblocks.wire.flashblock_json import decode_json
 from flashblocks.wire.frames import (
     CommittedFrame,
     FlashblockFrame,
@@ -68,7 +65,6 @@ from flashblocks.wire.frames import (
     LeadershipFrame,
     RefusedFrame,
     SealedFrame,
-    frame_of,
 )
 from flashblocks.wire.hexadecimal import WireError, to_int
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, RpcError
@@ -77,10 +73,8 @@ from tracing import names
 from tracing.stages import component_stages
 
 METRICS_PREFIX = "rollup_boost_"
-PARENTS_REMEMBERED_MAX = 64
 CLOSE_S_MAX = 1.0
 HARMLESS = ("tail", "late", "duplicate", "superseded", "distrusted")  # what follows from something said before
-RESEND_CONNECT_S_MAX = 0.5
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -170,14 +164,18 @@ class RollupBoost:
             on_frame=self._from_conductor,
             on_peer=self._conductor_changed,
         )
-        self._builder_link = self._new_builder_link()
+        self._builder_stream = BuilderStream(
+            settings.builder_ws_url,
+            self.tell,
+            lambda up: self._linked(Target.BUILDER, up),
+            self.metrics,
+            ping_interval_s=settings.builder_ws_ping_interval_ms / 1000,
+            pong_timeout_s=settings.builder_ws_pong_timeout_ms / 1000,
+        )
         self._l2_lifeline = Lifeline(settings.l2_url, lambda up: self._linked(Target.EXECUTION, up))
-        self._parents: dict[bytes, bytes] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bug: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._malformed = 0
-        self._resending = False
         self._flashblocks_most = 0
         self.metrics.gauge("execution_mode", self.core.mode.gauge)
 
@@ -187,7 +185,7 @@ class RollupBoost:
         await self.engine_server.start()
         await self.debug_server.start()
         await self.stream.start()
-        await self._builder_link.start()
+        await self._builder_stream.start()
         self._l2_lifeline.start()
 
     async def run(self) -> None:
@@ -203,7 +201,7 @@ class RollupBoost:
         if self._timer is not None:
             self._timer.cancel()
         await self._l2_lifeline.close()
-        await self._builder_link.close()
+        await self._builder_stream.close()
         await self.stream.close()
         await self.engine_server.close()
         await self.debug_server.close()
@@ -231,16 +229,20 @@ class RollupBoost:
             "number": number,
             "index": index,
             "execution_mode": self.core.mode.value,
-            "builder_connected": self._builder_link.connected,
+            "builder_connected": self._builder_stream.connected,
         }
 
     # The core's door
 
     def tell(self, fact: Fact) -> list[Decision]:
         """Give the core a fact and carry out what it decides."""
-        decisions = self.core.step(fact, time.time())
-        for decision in decisions:
-            self._carry_out(decision)
+        try:
+            decisions = self.core.step(fact, time.time())
+            for decision in decisions:
+                self._carry_out(decision)
+        except Exception as bug:
+            self._report(bug)  # whoever called may only log it, and the core may be half-way
+            raise
         return decisions
 
     def _carry_out(self, decision: Decision) -> None:
@@ -260,7 +262,7 @@ class RollupBoost:
             case ResumeBuilder(payload_id):
                 self.engine.resume_builder(payload_id)
             case RequestResend():
-                self._spawn(self._reconnect_to_builder())
+                self._spawn(self._builder_stream.ask_again())
             case SetHealth(health):
                 self._log.info("health", status=health.status, detail=health.detail)
                 self._to_conductor(self._health_frame())
@@ -290,13 +292,7 @@ class RollupBoost:
         if self._timer is not None:
             self._timer.cancel()
         delay_s = max(0.0, at_s - time.time())
-        self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
-
-    def _tick(self) -> None:
-        try:
-            self.tell(Tick())
-        except Exception as bug:
-            self._report(bug)
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self.tell, Tick())
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.create_task(work)
@@ -352,7 +348,7 @@ class RollupBoost:
         while True:
             await asyncio.sleep(self.settings.health_check_interval_s)
             await asyncio.gather(*(self._look_at(target) for target in Target))
-            self._notice_malformed()
+            self._builder_stream.notice_malformed()
 
     async def _look_at(self, target: Target) -> None:
         try:
@@ -365,78 +361,6 @@ class RollupBoost:
     def _linked(self, target: Target, up: bool) -> None:
         self._log.info("link", peer=target.value, up=up)
         self.tell(Linked(target, up))
-
-    # The builder's stream
-
-    def _new_builder_link(self) -> FrameClient:
-        return FrameClient(
-            self.settings.builder_ws_url,
-            self._from_builder,
-            self._builder_link_changed,
-            on_foreign=self._from_foreign_builder,
-            ping_interval_s=self.settings.builder_ws_ping_interval_ms / 1000,
-            pong_timeout_s=self.settings.builder_ws_pong_timeout_ms / 1000,
-        )
-
-    def _builder_link_changed(self, up: bool) -> None:
-        self.metrics.gauge("flashblocks_ws_inbound_connection_status", int(up))
-        self.metrics.gauge("flashblocks_ws_inbound_reconnect_attempts", self._builder_link.counters.attempts)
-        if not self._resending:
-            self._linked(Target.BUILDER, up)
-
-    async def _reconnect_to_builder(self) -> None:
-        """Every subscriber is greeted with the open block's flashblocks: that is how a missed one is had again."""
-        if self._resending:
-            return
-        self._resending = True
-        try:
-            old, self._builder_link = self._builder_link, self._new_builder_link()
-            await old.close()
-            self._malformed = 0
-            await self._builder_link.start()
-            await asyncio.sleep(RESEND_CONNECT_S_MAX)
-        finally:
-            self._resending = False
-        if not self._builder_link.connected:
-            self._linked(Target.BUILDER, False)
-
-    def _from_builder(self, frame: Frame) -> None:
-        self.metrics.count("flashblocks_ws_inbound_messages_received")
-        self._notice_malformed()
-        if not isinstance(frame, FlashblockFrame):
-            self.tell(GarbageArrived(f"a {type(frame).__name__} from the builder"))
-            return
-        try:
-            flashblock = decode_body(frame.body)
-        except WireError as error:
-            self.tell(GarbageArrived(str(error)))
-            return
-        self.tell(FlashblockArrived(frame, flashblock))
-
-    def _from_foreign_builder(self, message: str | bytes) -> None:
-        """A builder that streams public JSON, as op-rbuilder does."""
-        self.metrics.count("flashblocks_ws_inbound_messages_received")
-        try:
-            flashblock = decode_json(message)
-        except WireError as error:
-            self.tell(GarbageArrived(str(error)))
-            return
-        frame = frame_of(flashblock, encode_body(flashblock), self._parent_of(flashblock))
-        self.tell(FlashblockArrived(frame, flashblock))
-
-    def _parent_of(self, flashblock: Flashblock) -> bytes:
-        """JSON names the parent at index 0 only."""
-        if flashblock.base is not None:
-            self._parents[flashblock.payload_id] = flashblock.base.parent_hash
-            while len(self._parents) > PARENTS_REMEMBERED_MAX:
-                del self._parents[next(iter(self._parents))]
-        return self._parents.get(flashblock.payload_id, b"\0" * 32)
-
-    def _notice_malformed(self) -> None:
-        malformed = self._builder_link.counters.malformed
-        if malformed > self._malformed:
-            self.tell(GarbageArrived(f"{malformed - self._malformed} malformed messages"))
-        self._malformed = malformed
 
     # The conductor and the public
 

@@ -1,5 +1,6 @@
 """rollup-boost on real sockets, with the real fallback EL as the judge, against builders good and bad."""
 
+import asyncio
 import time
 from pathlib import Path
 
@@ -7,7 +8,9 @@ import aiohttp
 import pytest
 
 from actors.engine_client import EngineRefused
+from actors.rollup_boost import RollupBoost, Settings
 from actors.rpc_client import RpcClient, RpcRefused
+from flashblocks.rollup_boost.facts import Tick
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope, ForkchoiceState
 from flashblocks.wire.flashblock import decode_body
@@ -15,7 +18,7 @@ from flashblocks.wire.frames import (
     FlashblockFrame,
 )
 from flashblocks.wire.jwt import make_token
-from tests.actors.boost_rig import running, until
+from tests.actors.boost_rig import quiet_log, running, until
 
 
 def prefix(frames: list[FlashblockFrame], count: int) -> Envelope:
@@ -288,3 +291,20 @@ async def test_an_unreadable_payload_id_and_a_repeated_update_change_nothing(tmp
         envelope = await rig.engine.get_payload(payload_id)
         await rig.insert(envelope)
         assert [one.index for one in rig.text] == list(range(len(rig.text)))
+
+
+async def test_our_own_bug_ends_it_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
+    boost = RollupBoost(Settings(engine_port=0, debug_port=0, ws_port=0), quiet_log())
+    await boost.start()
+    running_boost = asyncio.create_task(boost.run())
+
+    def broken(fact: object, now: float) -> list[object]:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(boost.core, "step", broken)
+    with pytest.raises(ZeroDivisionError):
+        boost.tell(Tick())
+    with pytest.raises(ExceptionGroup) as ended:
+        await running_boost
+    assert isinstance(ended.value.exceptions[0], ZeroDivisionError)
+    await boost.close()
