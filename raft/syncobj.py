@@ -20,7 +20,6 @@ import os
 import queue
 import random
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Final, Protocol
 
 import pysyncobj.syncobj as library
@@ -36,7 +35,7 @@ from raft.link import Poller
 from raft.replication import Message, PreVotes, as_good_as, election_rank, repair_append, term_at, well_formed
 from raft.settings import RaftSettings, library_options
 from raft.snapshots import Snapshot, SnapshotHeader, SnapshotStore, keep_from
-from raft.transport import Peer, Transport
+from raft.transport import Peer, Transport, Watched
 from raft.waker import Waker
 
 FOLLOWER: Final = 0
@@ -116,26 +115,6 @@ library.createJournal = _use_given_journal
 """The library makes its journal from a file name; ours is opened before, because opening it may fail clearly."""
 
 
-class _Hooks:
-    """What the library takes for its transport: ours, with the consensus looking at every message first."""
-
-    def __init__(self, consensus: Consensus, transport: Transport) -> None:
-        self._consensus = consensus
-        self._transport = transport
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def send(self, node: Peer, message: Message) -> bool:
-        return self._transport.send(node, self._consensus.outgoing(message))
-
-    def setOnMessageReceivedCallback(self, callback: Callable[[Peer, Message], None]) -> None:
-        self._transport.setOnMessageReceivedCallback(partial(self._consensus.incoming, callback))
-
-    def setOnNodeConnectedCallback(self, callback: Callable[[Peer], None]) -> None:
-        self._transport.setOnNodeConnectedCallback(partial(self._consensus.connected, callback))
-
-
 class Consensus(SyncObj):  # type: ignore[misc]
     """One member's consensus. Construct it, `transport.listen()`, then `tick` for ever, then `shut_down`."""
 
@@ -189,13 +168,13 @@ class Consensus(SyncObj):  # type: ignore[misc]
         # A fresh node knows of no leader; a pre-vote disturbs nobody, so it need not wait a whole time-out for one.
         self._SyncObj__raftElectionDeadline = monotonic() + random.uniform(*PREVOTE_RETRY_S)
 
-    def _make_transport(self, _library: object, _own: Node, others: set[Node]) -> _Hooks:
+    def _make_transport(self, _library: object, _own: Node, others: set[Node]) -> Watched:
         self.transport = self._transport_class(self._settings, self._poller, monotonic)
         self.transport.on_peer_death = self._on_peer_death
         for node in others:
             self.transport.addNode(node)
         self.addOnTickCallback(self.transport.upkeep)
-        return _Hooks(self, self.transport)
+        return Watched(self.transport, self)
 
     # What the node calls.
 
@@ -212,6 +191,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
         now = monotonic()
         if now - self._ticked_at > STALL_S:
             self._poller.poll(0.0)
+            self._forgive_silence(now - self._ticked_at)
             now = monotonic()
         self._ticked_at = now
         wait = self._settings.tick_period_s
@@ -229,6 +209,14 @@ class Consensus(SyncObj):  # type: ignore[misc]
         self.doTick(wait)
         if self._SyncObj__raftElectionDeadline == NEVER:
             self._SyncObj__raftElectionDeadline = self._deadline
+
+    def _forgive_silence(self, stalled_s: float) -> None:
+        """While this thread was away nobody could answer it: a leader still linked to a majority counts from now."""
+        linked = len(self._SyncObj__connectedNodes) + 1
+        if self._SyncObj__raftState == LEADER and linked * 2 > len(self._nodes):
+            heard = self._SyncObj__lastResponseTime
+            for node in heard:
+                heard[node] += stalled_s
 
     def shut_down(self) -> None:
         """Close port, links, files and pipes."""
@@ -393,10 +381,10 @@ class Consensus(SyncObj):  # type: ignore[misc]
         self._heard_leader_at = monotonic()
         self._pre_votes.abandon()
         self._leader_committed = message["commit_index"]
-        entries = message.get("entries")
-        if entries and entries[0][1] <= message["commit_index"]:
-            self._replayed_to = max(self._replayed_to, min(entries[-1][1], message["commit_index"]))
         repair = repair_append(message, self._journal)
+        new = repair.message.get("entries")
+        if new and new[0][1] <= message["commit_index"]:
+            self._replayed_to = max(self._replayed_to, min(new[-1][1], message["commit_index"]))
         self._journal.keep_suffix = repair.keep_suffix
         try:
             deliver(node, repair.message)

@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from typing import Any, Final, Protocol
 
@@ -341,6 +342,42 @@ class Transport:
             self._listener = None
         for link in [*self._links.values(), *self._dialling.values(), *self._strangers]:
             link.end("shutting down")
+
+
+class Watcher(Protocol):
+    """Who sees every message and every new link before the library does."""
+
+    def outgoing(self, message: Message) -> Message:
+        """What to send instead of `message`."""
+
+    def incoming(self, deliver: Callable[[Peer, Message], None], node: Peer, message: Message) -> None:
+        """Deliver a received message, another one, or none."""
+
+    def connected(self, deliver: Callable[[Peer], None], node: Peer) -> None:
+        """Deliver the news of a link."""
+
+
+class Watched:
+    """What the library takes for its transport: ours, with a watcher in between."""
+
+    def __init__(self, transport: Transport, watcher: Watcher) -> None:
+        self._transport = transport
+        self._watcher = watcher
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def send(self, node: Peer, message: Message) -> bool:
+        """See `Transport.send`."""
+        return self._transport.send(node, self._watcher.outgoing(message))
+
+    def setOnMessageReceivedCallback(self, callback: Callable[[Peer, Message], None]) -> None:
+        """Whom to hand received messages, after the watcher."""
+        self._transport.setOnMessageReceivedCallback(partial(self._watcher.incoming, callback))
+
+    def setOnNodeConnectedCallback(self, callback: Callable[[Peer], None]) -> None:
+        """Whom to tell of a new link, after the watcher."""
+        self._transport.setOnNodeConnectedCallback(partial(self._watcher.connected, callback))
 
 
 def cluster_context(settings: RaftSettings) -> bytes:
