@@ -56,8 +56,8 @@ def check(history: Iterable[Event]) -> Report:
     seen = [event for event in events if isinstance(event, Seen)]
     sealed = [event for event in events if isinstance(event, SealedBlock)]
     chain, forks = _one_chain(sealed)
-    violations = [*forks, *_no_equivocation(seen)]
-    for source in sorted({event.source for event in seen}):
+    violations = [*forks, *_no_equivocation(seen), *_no_stale_publisher(seen)]
+    for source in sorted({event.source for event in seen if event.edge}):
         own = [event for event in seen if event.source == source]
         announced = {
             (event.number, index)
@@ -67,7 +67,8 @@ def check(history: Iterable[Event]) -> Report:
         }
         violations += _in_order(source, own, announced, chain)
         violations += _epochs_grow(source, own)
-    violations += _nothing_lost(seen, chain)
+    # what a conductor said and no proxy passed on, nobody outside was promised
+    violations += _nothing_lost([event for event in seen if event.edge], chain)
     violations += _receipts_kept([event for event in events if isinstance(event, Preconfirmed)], chain)
     if not seen:
         violations.append(Violation(UNANSWERED, "no subscriber saw a single flashblock: nothing was tested"))
@@ -140,6 +141,23 @@ def _missing(last: Seen, event: Seen, announced: set[tuple[int, int]], chain: di
         if tail is None or tail.block_hash != last.block_hash:
             missing.append(f"block {last.number} went on after {last.number}/{last.index}, unseen")
     return missing
+
+
+def _no_stale_publisher(seen: Sequence[Seen]) -> list[Violation]:
+    """What nobody had seen before must not come from an epoch older than one already seen: a deposed leader spoke."""
+    violations = []
+    places: set[tuple[int, int]] = set()
+    newest = 0
+    for event in seen:
+        if not event.epoch:
+            continue
+        place = (event.number, event.index)
+        if place not in places and event.epoch < newest:
+            text = f"{event.source} published {event.number}/{event.index} in epoch {event.epoch} after epoch {newest}"
+            violations.append(Violation(STALE_EPOCH, text))
+        places.add(place)
+        newest = max(newest, event.epoch)
+    return violations
 
 
 def _epochs_grow(source: str, own: Sequence[Seen]) -> list[Violation]:

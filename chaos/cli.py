@@ -18,8 +18,9 @@ from actors.plan import ClusterOptions, OptionsError
 from actors.ports import NoFreePorts
 from actors.run_directory import AlreadyRunning, RunDirectory, all_runs
 from actors.starter import start
+from chaos.faults import ACTORS, FAULTS, TRANSFER, WHOLE_GROUP
 from chaos.history import Event, write
-from chaos.kill_leader import ACTORS, KillLeader, Options, Result
+from chaos.leader_drill import LeaderDrill, Options, Result
 from chaos.load import drill_load
 from chaos.target import DrillError, Target
 
@@ -37,7 +38,7 @@ def app(arguments: Sequence[str]) -> int:
 
     try:
         with _cluster(options, say) as directory:
-            return asyncio.run(_kill_leader(options, directory, say))
+            return asyncio.run(_drill(options, directory, say))
     except (DrillError, OptionsError, AlreadyRunning, NoFreePorts) as error:
         print(f"flashblocks drill: {error}", file=sys.stderr)
         return UNUSABLE_STATUS
@@ -50,18 +51,21 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(prog="flashblocks drill", description="break something on purpose, and judge")
     drills = made.add_subparsers(dest="drill", required=True, metavar="DRILL")
     formatter = argparse.ArgumentDefaultsHelpFormatter
-    text = "SIGKILL an actor of the leading group under load, again and again"
-    kill = drills.add_parser("kill-leader", help=text, description=text, formatter_class=formatter)
     defaults = Options()
-    kill.add_argument("--actor", choices=ACTORS, default=defaults.actor, help="which actor; group: all five at once")
-    kill.add_argument("--count", type=int, default=defaults.count, help="how many kills")
-    kill.add_argument("--seed", type=int, default=defaults.seed, help="for the moments of the kills")
-    kill.add_argument("--tps", type=float, default=defaults.tps, help="transactions per second meanwhile")
-    kill.add_argument("--name", default=None, help="a running cluster; without one a cluster is started for the drill")
-    kill.add_argument("--json", action="store_true", help="print the result as JSON, progress on stderr")
-    kill.add_argument(
-        "--history", type=Path, default=None, help="keep the history here; a failed one is kept in any case"
-    )
+    for fault, text in FAULTS.items():
+        drill = drills.add_parser(f"{fault}-leader", help=text, description=text, formatter_class=formatter)
+        drill.set_defaults(fault=fault, actor=defaults.actor)
+        if fault != TRANSFER:
+            actors = (*ACTORS, WHOLE_GROUP)
+            drill.add_argument("--actor", choices=actors, default=defaults.actor, help="which; group: all five at once")
+        drill.add_argument("--count", type=int, default=defaults.count, help="how many times")
+        drill.add_argument("--seed", type=int, default=defaults.seed, help="for the moments of the faults")
+        drill.add_argument("--tps", type=float, default=defaults.tps, help="transactions per second meanwhile")
+        drill.add_argument("--name", default=None, help="a running cluster; without one the drill starts its own")
+        drill.add_argument("--json", action="store_true", help="print the result as JSON, progress on stderr")
+        drill.add_argument(
+            "--history", type=Path, default=None, help="keep the history here; a failed one is kept anyway"
+        )
     return made
 
 
@@ -95,10 +99,10 @@ def _cluster(options: argparse.Namespace, say: Callable[[str], None]) -> Iterato
         started.stop()
 
 
-async def _kill_leader(options: argparse.Namespace, directory: RunDirectory, say: Callable[[str], None]) -> int:
-    wanted = Options(actor=options.actor, count=options.count, seed=options.seed, tps=options.tps)
+async def _drill(options: argparse.Namespace, directory: RunDirectory, say: Callable[[str], None]) -> int:
+    wanted = Options(fault=options.fault, actor=options.actor, count=options.count, seed=options.seed, tps=options.tps)
     target = Target(directory.endpoints)
-    drill = KillLeader(target, wanted, say)
+    drill = LeaderDrill(target, wanted, say)
 
     def load(record: Callable[[Event], None]) -> Any:
         return drill_load(target.endpoints(), wanted.tps, record)
@@ -120,10 +124,10 @@ async def _kill_leader(options: argparse.Namespace, directory: RunDirectory, say
 def table(result: Result) -> str:
     """The result for people."""
     lines = [
-        f"{result.verdict.upper()}: {result.kills} kills, {result.flashblocks} flashblocks and "
+        f"{result.verdict.upper()}: {result.kills} faults, {result.flashblocks} flashblocks and "
         f"{result.transactions} transactions seen (seed {result.seed})",
         f"lost {result.lost}   duplicates {result.duplicates}   gaps {result.gaps}",
-        f"next flashblock after the kill: p50 {result.gap_ms_p50:.0f} ms, p99 {result.gap_ms_p99:.0f} ms",
+        f"next flashblock after the fault: p50 {result.gap_ms_p50:.0f} ms, p99 {result.gap_ms_p99:.0f} ms",
     ]
     shown = 20
     lines += [f"  broken: {text}" for text in result.violations[:shown]]

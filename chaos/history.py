@@ -13,7 +13,10 @@ import msgspec
 
 
 class Seen(msgspec.Struct, frozen=True, tag="seen"):
-    """A subscriber of `source` got a flashblock; `epoch` is 0 on streams that carry none."""
+    """A subscriber of `source` got a flashblock; `epoch` is 0 on streams that carry none.
+
+    `edge` is true at a proxy, where every index comes once and in order; a conductor republishes when it is elected.
+    """
 
     at: float
     source: str
@@ -24,6 +27,7 @@ class Seen(msgspec.Struct, frozen=True, tag="seen"):
     block_hash: str
     transactions: tuple[str, ...]
     epoch: int = 0
+    edge: bool = True
 
 
 class GapAnnounced(msgspec.Struct, frozen=True, tag="gap"):

@@ -1,7 +1,7 @@
 """Independent witnesses: subscribers that write down what the public stream tells them, and repair nothing.
 
-`TextSubscriber` reads the JSON text as any consumer would, with the websockets library alone; `EpochSubscriber` reads
-the frames, which carry the epoch. Both start where the stream is and stay connected.
+A subscriber reads either the JSON text, as any consumer would, or the frames, which carry the epoch – at a proxy or at
+a conductor's own door. It starts where the stream is and stays connected.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ Record = Callable[[Event], None]
 class Subscriber:
     """One connection to a stream, kept up until cancelled; every message becomes an event of the history."""
 
-    def __init__(self, name: str, url: str, record: Record, *, frames: bool) -> None:
+    def __init__(self, name: str, url: str, record: Record, *, frames: bool, edge: bool = True) -> None:
         self.name, self.url = name, url
-        self._record, self._frames = record, frames
+        self._record, self._frames, self._edge = record, frames, edge
 
     async def run(self) -> None:
         """Listen until cancelled. A lost connection is written down and opened again."""
@@ -60,16 +60,16 @@ class Subscriber:
     def _note(self, at: float, message: str | bytes) -> None:
         if not self._frames:
             announced = _gap_in_text(at, self.name, message)
-            self._record(announced or seen(at, self.name, decode_json(message), 0))
+            self._record(announced or seen(at, self.name, decode_json(message), 0, self._edge))
             return
         frame = decode_frame(message if isinstance(message, bytes) else message.encode())
         if isinstance(frame, FlashblockFrame):
-            self._record(seen(at, self.name, decode_body(frame.body), frame.epoch))
+            self._record(seen(at, self.name, decode_body(frame.body), frame.epoch, self._edge))
         elif isinstance(frame, AnnounceGapFrame):
             self._record(GapAnnounced(at, self.name, frame.number, frame.index_from, frame.index_to))
 
 
-def seen(at: float, source: str, flashblock: Flashblock, epoch: int) -> Seen:
+def seen(at: float, source: str, flashblock: Flashblock, epoch: int, edge: bool) -> Seen:
     """Reduce a flashblock to what the checker needs."""
     base = flashblock.base
     return Seen(
@@ -82,6 +82,7 @@ def seen(at: float, source: str, flashblock: Flashblock, epoch: int) -> Seen:
         data(flashblock.diff.block_hash),
         tuple(data(keccak256(transaction)) for transaction in flashblock.diff.transactions),
         epoch,
+        edge,
     )
 
 

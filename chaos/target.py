@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -83,8 +81,8 @@ class Target:
             await asyncio.sleep(POLL_S)
         return found
 
-    async def wait_for_restart(self, group: str, actor: str, old_pid: int, timeout_s: float) -> int:
-        """Wait until an actor of a group runs with another pid and is level with the chain; returns the pid."""
+    async def wait_for_actor(self, group: str, actor: str, old_pid: int, timeout_s: float) -> int:
+        """Wait until an actor of a group runs, not as `old_pid`, and the group is level; returns the pid."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             found = next(one for one in self.groups() if one["name"] == group)
@@ -134,11 +132,3 @@ class Target:
     async def close(self) -> None:
         """Close every connection."""
         await asyncio.gather(*(client.close() for client in self._clients.values()))
-
-
-def kill(pid: int) -> None:
-    """SIGKILL one process by its id; raises DrillError when it is not there."""
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        raise DrillError(f"process {pid} is not there: endpoints.json is stale; try again in a second") from None

@@ -17,7 +17,7 @@ from chaos.checker import (
     check,
 )
 from chaos.history import Fault, GapAnnounced, Link, Preconfirmed, Restored, SealedBlock, Seen, Sent, read, write
-from chaos.kill_leader import Options, Run, judged, percentile
+from chaos.leader_drill import Options, Run, judged, percentile
 
 BLOCKS, INDICES = 4, 3
 
@@ -147,6 +147,17 @@ def test_an_older_epoch_after_a_newer_one_is_stale():
     assert rules(history) == {STALE_EPOCH}
 
 
+def test_a_deposed_leader_that_publishes_something_new_is_stale_wherever_it_is_heard():
+    door = [seen(1, 0, "a"), seen(1, 1, "a", epoch=2), seen(1, 2, "door", edge=False, epoch=1)]
+    assert rules([*door, seen(1, 2, "a", epoch=2), sealed(1)]) == {STALE_EPOCH}
+
+
+def test_a_conductor_may_repeat_itself_and_be_late_with_what_is_known():
+    door = [seen(n, i, "door", edge=False) for n in (1, 1, 2) for i in range(INDICES)]
+    late = seen(1, 1, "other door", edge=False, epoch=1)
+    assert check([seen(1, 0, "x", epoch=1), *good(), *door, seen(3, 0, "a2", epoch=4), late]).passed
+
+
 @given(st.data())
 def test_no_single_loss_goes_unnoticed(data):
     history = good()
@@ -164,7 +175,17 @@ def test_a_history_survives_the_disk(tmp_path):
 
 
 def run(gap_ms):
-    return Run(run=1, actor="conductor", pid=7, leader="s0", new_leader="s1", epoch=2, gap_ms=gap_ms, restored_ms=9.0)
+    return Run(
+        run=1,
+        fault="kill",
+        actor="conductor",
+        pid=7,
+        leader="s0",
+        new_leader="s1",
+        epoch=2,
+        gap_ms=gap_ms,
+        restored_ms=9.0,
+    )
 
 
 def test_the_verdict_needs_every_run_and_no_violation():

@@ -1,6 +1,6 @@
-"""The drill `kill-leader`: SIGKILL an actor of the leading group under load, again and again, and judge what was seen.
+"""Drills on the leader: kill, hang or hand over, again and again under load, and judge what was seen.
 
-Steady state, kill, next flashblock, restored, steady state – with a seed for the moment of each kill. Load and
+Steady state, fault, next flashblock, restored, steady state – with a seed for the moment of each fault. Load and
 subscribers run all the time; the checker decides from the history alone.
 """
 
@@ -16,23 +16,23 @@ from typing import Any
 import msgspec
 
 from chaos.checker import DUPLICATE, GAP, LOST_FLASHBLOCK, LOST_TRANSACTION, Report, check
-from chaos.history import Event, Fault, Preconfirmed, Restored, Seen, Sent
+from chaos.faults import ACTORS, FAULTS, KILL, WHOLE_GROUP, Inflicted
+from chaos.history import Event, Preconfirmed, Seen, Sent
 from chaos.subscribers import Subscriber
-from chaos.target import DrillError, Target, kill
+from chaos.target import DrillError, Target
 
-ACTORS = ("conductor", "op-node", "rollup-boost", "builder", "fallback-el", "group")
 STEADY_FLASHBLOCKS = 8
 STEADY_S_MAX = 60.0
 NEXT_FLASHBLOCK_S_MAX = 30.0
-RESTART_S_MAX = 60.0
 PAUSE_S_MIN, PAUSE_S_MAX = 0.5, 2.5
 SETTLE_S_MAX = 30.0
 POLL_S = 0.01
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What to kill, how often, with which seed, under how much load."""
+    """What to do to which actor, how often, with which seed, under how much load (transactions per second)."""
 
+    fault: str = KILL
     actor: str = "conductor"
     count: int = 10
     seed: int = 1
@@ -40,9 +40,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One kill: who led before and after, and how long the stream was silent (milliseconds)."""
+    """One fault: who led before and after, and how long the stream was silent (milliseconds)."""
 
     run: int
+    fault: str
     actor: str
     pid: int
     leader: str
@@ -53,7 +54,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What `flashblocks drill kill-leader --json` prints."""
+    """What `flashblocks drill … --json` prints; `kills` counts the faults, of whatever kind."""
 
     verdict: str
     kills: int
@@ -69,12 +70,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     violations: list[str]
 
 
-class KillLeader:
+class LeaderDrill:
     """Carries out the drill against a running cluster; `say` gets a line per step."""
 
     def __init__(self, target: Target, options: Options, say: Callable[[str], None]) -> None:
-        if options.actor not in ACTORS:
-            raise DrillError(f"--actor {options.actor}: must be one of {', '.join(ACTORS)}")
+        if options.actor not in (*ACTORS, WHOLE_GROUP) or options.fault not in FAULTS:
+            raise DrillError(f"no such drill: {options.fault} {options.actor}")
         self.history: list[Event] = []
         self._target, self._options, self._say = target, options, say
         self._random = random.Random(options.seed)
@@ -85,6 +86,8 @@ class KillLeader:
         streams = list(endpoints["stream"])
         witnesses = [Subscriber(f"{url} text", url, self.history.append, frames=False) for url in streams]
         witnesses += [Subscriber(f"{url} frames", url, self.history.append, frames=True) for url in streams]
+        doors = [group["actors"]["conductor"]["ws"] for group in endpoints["groups"]]
+        witnesses += [Subscriber(url, url, self.history.append, frames=True, edge=False) for url in doors]
         background = [asyncio.create_task(witness.run()) for witness in witnesses]
         background.append(asyncio.create_task(load(self.history.append)))
         try:
@@ -104,27 +107,29 @@ class KillLeader:
 
     async def _one(self, number: int) -> Run:
         group, status = await self._target.wait_for_leader(STEADY_S_MAX)
-        actors = ACTORS[:-1] if self._options.actor == "group" else (self._options.actor,)
-        victims = {actor: int(group["actors"][actor]["pid"]) for actor in actors}
-        killed_at = time.time()
-        for actor, pid in victims.items():
-            self.history.append(Fault(killed_at, number, "SIGKILL", actor, group["name"], pid))
-            kill(pid)
-        gap_ms = await self._next_flashblock(killed_at)
-        after, after_status = await self._target.wait_for_leader(STEADY_S_MAX)
-        for actor, pid in victims.items():
-            back = await self._target.wait_for_restart(group["name"], actor, pid, RESTART_S_MAX)
-            self.history.append(Restored(time.time(), number, back))
-        restored_ms = (time.time() - killed_at) * 1000
+        fault = Inflicted(self._target, self._options.fault, self._options.actor, group)
+        epoch_before = max((event.epoch for event in self.history if isinstance(event, Seen)), default=0)
+        began = time.time()
+        self.history.extend(fault.events(number, began))
+        try:
+            injected = asyncio.create_task(fault.inject())
+            gap_ms = await self._next_flashblock(began, epoch_before)
+            await injected
+            after, after_status = await self._target.wait_for_leader(STEADY_S_MAX)
+            self.history.extend(await fault.restore(number))
+        finally:
+            fault.wake()
+        restored_ms = (time.time() - began) * 1000
         self._say(
-            f"{number:3}/{self._options.count}  SIGKILL {group['name']}/{self._options.actor}  "
+            f"{number:3}/{self._options.count}  {fault.kind} {group['name']}/{self._options.actor}  "
             f"leader {group['name']} → {after['name']} (epoch {status['epoch']} → {after_status['epoch']})  "
             f"next flashblock {gap_ms:.0f} ms  back and level {restored_ms:.0f} ms"
         )
         return Run(
             run=number,
+            fault=fault.kind,
             actor=self._options.actor,
-            pid=next(iter(victims.values())),
+            pid=next(iter(fault.pids.values()), 0),
             leader=group["name"],
             new_leader=after["name"],
             epoch=int(after_status["epoch"]),
@@ -142,7 +147,7 @@ class KillLeader:
                     task.result()  # a witness or the load died: its exception ends the drill
             counts = dict.fromkeys(names, 0)
             for event in self.history[since:]:
-                if isinstance(event, Seen):
+                if isinstance(event, Seen) and event.edge:
                     counts[event.source] += 1
             if min(counts.values()) >= STEADY_FLASHBLOCKS:
                 break
@@ -151,33 +156,32 @@ class KillLeader:
             await asyncio.sleep(5 * POLL_S)
         await asyncio.sleep(self._random.uniform(PAUSE_S_MIN, PAUSE_S_MAX))
 
-    async def _next_flashblock(self, killed_at: float) -> float:
-        """Milliseconds from the kill to the next flashblock that no subscriber had seen before."""
+    async def _next_flashblock(self, began: float, epoch_before: int) -> float:
+        """Milliseconds from the fault to the next flashblock that no subscriber of a proxy had seen before."""
         position, deadline = 0, time.monotonic() + NEXT_FLASHBLOCK_S_MAX
         newest = (-1, -1)
         first: float | None = None
-        epoch_before = max((event.epoch for event in self.history if isinstance(event, Seen)), default=0)
         while time.monotonic() < deadline:
             events, position = self.history[position:], len(self.history)
             for event in events:
-                if not isinstance(event, Seen):
+                if not isinstance(event, Seen) or not event.edge:
                     continue
                 place = (event.number, event.index)
                 fresh, newest = place > newest, max(place, newest)
-                if event.at <= killed_at or not fresh:
+                if event.at <= began or not fresh:
                     continue
                 # what the dead leader still had on the wire says nothing of the failover; its successor's epoch does
                 if event.epoch > epoch_before:
-                    return (event.at - killed_at) * 1000
+                    return (event.at - began) * 1000
                 first = first or event.at
             if first is not None and time.time() - first > 1.0 and (await self._target.leader()) is not None:
-                return (first - killed_at) * 1000  # leadership stayed where it was
+                return (first - began) * 1000  # leadership stayed where it was
             await asyncio.sleep(POLL_S)
-        raise DrillError(f"no flashblock within {NEXT_FLASHBLOCK_S_MAX:.0f} s of the kill")
+        raise DrillError(f"no flashblock within {NEXT_FLASHBLOCK_S_MAX:.0f} s of the fault")
 
     async def _settled(self) -> tuple[int, int]:
         """Wait until the last block seen so far is sealed everywhere; return the range of blocks to read."""
-        numbers = [event.number for event in self.history if isinstance(event, Seen)]
+        numbers = [event.number for event in self.history if isinstance(event, Seen) and event.edge]
         first, last = min(numbers), max(numbers)
         deadline = time.monotonic() + SETTLE_S_MAX
         nodes = self._nodes()
