@@ -13,9 +13,10 @@ import structlog
 from actors.op_node import OpNode, Settings
 from actors.rpc_client import RpcClient, RpcRefused
 from actors.rpc_server import RpcServer
+from flashblocks.sequencing.attributes import next_attributes
 from flashblocks.sequencing.deposits import encode_user_deposit
 from flashblocks.sequencing.l1 import L1_BLOCK_TIME_S
-from flashblocks.wire.assembly import attributes_of
+from flashblocks.sequencing.origin import select_origin
 from flashblocks.wire.engine import Envelope
 from flashblocks.wire.hexadecimal import data
 from flashblocks.wire.jsonrpc import RpcError
@@ -202,20 +203,18 @@ async def test_an_unknown_commit_repeats_the_same_payload(tmp_path: Path) -> Non
 async def test_the_open_block_is_resumed(tmp_path: Path) -> None:
     async with rig(tmp_path) as made:
         await made.ready()
-        made.engine.leading = True
-        await made.sequence()
-        build = await until(lambda: made.engine.current, "a build")
-        await made.rpc.call("admin_stopSequencer")
-        attributes = attributes_of(build.next()).to_json() | {"gasLimit": "0x7b"}
+        node, head = made.node, made.node.chain.head
+        origin = select_origin(node.config, node.l1, head, time.time())
         made.conductor.open_block = {
             "number": "0x1",
             "payloadId": "0x04" + "00" * 7,
             "parentHash": data(GENESIS_HASH),
-            "attributes": attributes,
+            "attributes": next_attributes(node.config, node.l1, head, origin).to_json() | {"gasLimit": "0x7b"},
             "lastIndex": "0x3",
         }
         await made.sequence()
-        await until(lambda: made.engine.current.attributes.gas_limit == 123, "the ledger's attributes are used")
+        build = await until(lambda: made.engine.current, "a build")
+        assert build.attributes.gas_limit == 123, "the ledger's attributes are used, not our own"
 
 
 async def test_stop_returns_the_committed_head_and_is_idempotent(tmp_path: Path) -> None:
