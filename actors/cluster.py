@@ -28,7 +28,11 @@ class Cluster:
         self._handles: dict[str, Any] = {}
 
     def start(self, workers: int) -> None:
-        """Start Ray (blocking, 2–5 s); its processes share this process's fate."""
+        """Start Ray (blocking, 2–5 s); its processes share this process's fate.
+
+        May be tried again when it raised; what it had started by then is the caller's to end.
+        """
+        ray.shutdown()  # what an earlier try left in this process
         ray.init(
             address="local",
             num_cpus=workers,

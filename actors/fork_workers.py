@@ -52,3 +52,4 @@ class ForkedWorkers:
         """Stop forking; workers that live go on."""
         self._process.kill()
         self._process.wait()
+        self._socket.unlink(missing_ok=True)

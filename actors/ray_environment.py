@@ -18,6 +18,7 @@ def ray_environment(workers: int, token_path: Path) -> dict[str, str]:
         "RAY_num_prestart_python_workers": str(workers),
         "RAY_enable_worker_prestart": "1",
         "RAY_DEDUP_LOGS": "0",
+        "RAY_gcs_server_port_wait_time_s": "90",  # a busy machine is no reason to give up
         # Ray runs workers at nice 15; a sequencer that yields to every other process misses its slots.
         "RAY_worker_niceness": "0",
     }

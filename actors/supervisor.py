@@ -33,8 +33,9 @@ from actors.shell import read_note
 from actors.starter import DETACH_WORD, StartOrder
 
 STOP_COMPONENTS_S_MAX = 4.0
-START_S_MAX = 120.0
+START_S_MAX = 180.0
 NOTE_POLL_S = 0.05
+RAY_TRIES_MAX = 3
 RAY_PROCESSES = ("raylet", "gcs_server")
 NEED_GENESIS_HASH = ("conductor", "op-node")
 
@@ -130,19 +131,31 @@ class Supervisor:
         self._progress.tell("ready")
 
     async def _start_ray(self) -> None:
-        def start() -> None:
-            from actors.cluster import Cluster
-
-            self._cluster = Cluster(
-                self._directory.ray, self._directory.notes, self._data_dir, self._order.options.log_level
-            )
-            with forked.in_place_of_the_interpreter():
-                self._cluster.start(len(self._order.plan))
-
+        """Start Ray; on a machine so busy that Ray gives itself up (30 s, fixed), try again."""
         self._directory.notes.mkdir()
-        self._forked = forked = ForkedWorkers(self._directory.path, self._order.plan)
-        await self._in_ray_thread(start)
+        for tries_left in reversed(range(RAY_TRIES_MAX)):
+            before = set(descendants(os.getpid()))
+            self._forked = ForkedWorkers(self._directory.path, self._order.plan)
+            try:
+                await self._in_ray_thread(self._start_ray_once)
+                break
+            except Exception as error:
+                if tries_left == 0:
+                    raise
+                self._progress.tell("ray-again", error=str(error))
+                for pid in set(descendants(os.getpid())) - before:
+                    os.kill(pid, signal.SIGKILL)
+                self._forked.end()
         self._progress.tell("ray-up")
+
+    def _start_ray_once(self) -> None:
+        from actors.cluster import Cluster
+
+        assert self._forked is not None
+        options = self._order.options
+        self._cluster = Cluster(self._directory.ray, self._directory.notes, self._data_dir, options.log_level)
+        with self._forked.in_place_of_the_interpreter():
+            self._cluster.start(len(self._order.plan))
 
     async def _prepare_chain(self) -> list[ComponentPlan]:
         """The plan with what is only known once the chain exists."""

@@ -31,6 +31,8 @@ class StartProgress:
             self._show(f"{after}  starting Ray for {self._total} actors")
         elif kind == "ray-up":
             self._show(f"{after}  Ray is up")
+        elif kind == "ray-again":
+            self._show(f"{after}  Ray did not come up ({event['error']}); trying again")
         elif kind == "chain-prepared":
             self._show(f"{after}  chain {event['chain_id']}, genesis {event['genesis_hash']}")
         elif kind == "component-up":

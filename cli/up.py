@@ -22,7 +22,7 @@ from cli.output import CommandError, note, say, say_json
 from cli.running import read_endpoints
 from cli.start_progress import StartProgress, events
 
-READY_S_MAX = 150.0
+READY_S_MAX = 200.0
 FIRST_FLASHBLOCK_S_MAX = 60.0
 LOOK_EVERY_S = 1.0
 DRAW_EVERY_S = 0.2
