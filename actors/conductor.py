@@ -23,6 +23,7 @@ from actors.conductor_peers import ConductorPeers
 from actors.conductor_rpc import ConductorRpc
 from actors.conductor_sequencer import SequencerHandle
 from actors.conductor_stream import Stream
+from actors.conductor_trace import ConductorTrace
 from actors.frame_link import FrameClient, FrameServer
 from actors.lifeline import Lifeline
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
@@ -93,8 +94,10 @@ class Conductor:
         self.control = Control(paused=settings.paused)
         self.health = HealthMonitor(self._health_limits())
         self.watchdog = ProgressWatchdog(settings.flashblock_time_ms / 1000, settings.block_time_s)
-        self.stream = Stream(self.raft, settings.name, log)
+        self.trace = ConductorTrace(self.raft, settings.name, settings.data_dir, settings.genesis_path)
+        self.stream = Stream(self.raft, settings.name, log, self.trace)
         self.sequencer = SequencerHandle(settings.op_node_url, lambda: self.raft.ledger, log)
+        self.sequencer.headers = self.trace.headers
         self.adoption = Adoption(self.raft, settings.name, settings.execution_url, log)
         self.sequencer.bind(lambda: self.control.active and self.control.leader, self._on_pushed, self._adopt)
         self.peers = ConductorPeers(settings.peer_urls, settings.name, self.raft, log)
@@ -113,10 +116,12 @@ class Conductor:
         self.boost = FrameClient(settings.rollup_boost_ws_url, self._on_boost_frame, self._on_boost)
         self.public = FrameServer(settings.host, settings.ws_port, "/ws", greet=self.stream.greet)
         self.stream.bind(self.public, self.boost)
-        self.raft.on_event(self._on_event)
-        self.raft.on_leadership(self._on_leadership)
+        for hears_events in (self.trace.on_event, self._on_event):
+            self.raft.on_event(hears_events)
+        for hears_leadership in (self.trace.on_leadership, self._on_leadership):
+            self.raft.on_leadership(hears_leadership)
         self.raft.on_fault(self._on_fault)
-        registry = CollectorRegistry()
+        registry = self.trace.registry
         self._make_metrics(registry)
         self.server = RpcServer(
             settings.host,
@@ -218,6 +223,7 @@ class Conductor:
         clients = (self.sequencer, self.peers, self.boost_http, self.execution, self.adoption)
         await asyncio.gather(*(client.close() for client in clients))
         await self.raft.close()
+        await asyncio.to_thread(self.trace.stages.close)
 
     # Events
 
@@ -350,7 +356,9 @@ class Conductor:
 
     async def _carry_out(self, decision: Decision) -> bool:
         if decision.action is Action.START:
+            self.trace.failover.starting(time.time())
             ok = await self.sequencer.start()
+            self.trace.failover.started(time.time())
             self._starts.labels(str(ok).lower()).inc()
             return ok
         if decision.action is Action.STOP:

@@ -222,6 +222,8 @@ class ConductorRpc:
             assert view.open is not None
             committed = f"block {view.open.number} must be its flashblocks 0..{view.open.last_index}"
             raise RpcError(SERVER_ERROR, f"prefix mismatch: {committed}")
+        payload = envelope.payload
+        conductor.trace.sealing(payload.block_number, payload.timestamp - conductor.settings.block_time_s)
         outcome = await conductor.raft.propose(command, COMMIT_S_MAX)
         if isinstance(outcome, Accepted):
             return

@@ -49,6 +49,7 @@ class SequencerHandle:
         self._log = log
         self._wanted = asyncio.Event()
         self._pushing = asyncio.Lock()
+        self.headers: Callable[[bytes | None], dict[str, str] | None] = lambda payload_id: None
         self._sequencing: Callable[[], bool] = lambda: False
         self._pushed: Callable[[SealedBlock], None] = lambda block: None
         self._adopt: Callable[[int], Awaitable[bool]] | None = None
@@ -187,7 +188,8 @@ class SequencerHandle:
 
     async def _push(self, block: SealedBlock) -> bool:
         try:
-            await self.client.call("admin_postUnsafePayload", envelope_of(block).to_json(), timeout_s=PUSH_S_MAX)
+            payload, headers = envelope_of(block).to_json(), self.headers(block.payload_id)
+            await self.client.call("admin_postUnsafePayload", payload, timeout_s=PUSH_S_MAX, headers=headers)
         except (RpcRefused, RpcUnknown) as error:
             self._log.warning("payload not taken by the op-node", block=block.number, error=str(error))
             return False

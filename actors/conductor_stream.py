@@ -6,10 +6,12 @@ The public stream is fed from the ledger's events and from nothing else: what is
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import msgspec
 
+from actors.conductor_trace import ConductorTrace
 from actors.fanout import Query
 from actors.frame_link import FrameClient, FrameServer
 from flashblocks.conductor.publishing import Publisher, frames_from, frames_to_republish, open_frames
@@ -31,13 +33,13 @@ TRACEPARENTS_MAX = 1024
 class Stream:
     """Connects one rollup-boost, the ledger and the public server. Everything here runs on the event loop."""
 
-    def __init__(self, raft: RaftNode, node: str, log: Any) -> None:
+    def __init__(self, raft: RaftNode, node: str, log: Any, trace: ConductorTrace) -> None:
         self.publisher = Publisher(node)
         self.published = 0
         self.last_published: tuple[int, int] | None = None
         self._raft = raft
         self._node = node
-        self._log = log
+        self._log, self._trace = log, trace
         self._server: FrameServer | None = None
         self._boost: FrameClient | None = None
         self._offers: set[asyncio.Task[None]] = set()
@@ -95,7 +97,9 @@ class Stream:
             event.body,
         )
         if self.publisher.publishes(event.epoch, event.node):
+            began = time.perf_counter()
             self._publish(frame)
+            self._trace.published(frame, time.perf_counter() - began)
         self._send(CommittedFrame(frame))
 
     def _on_claimed(self, event: Claimed) -> None:
@@ -130,9 +134,11 @@ class Stream:
             digest=frame.digest,
             body=frame.body,
         )
+        self._trace.offered(frame)
         outcome = await self._raft.propose(command, APPEND_S_MAX)
         if isinstance(outcome, Refused):
             self._traceparents.pop(frame.key, None)
+            self._trace.refused(frame, outcome.reason.value)
             self._log.warning(
                 "flashblock refused",
                 block=frame.number,

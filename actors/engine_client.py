@@ -36,11 +36,12 @@ class EngineClient:
         """Close the connections."""
         await self._client.close()
 
-    async def start_build(self, state: ForkchoiceState, attributes: PayloadAttributes) -> bytes:
+    async def start_build(
+        self, state: ForkchoiceState, attributes: PayloadAttributes, headers: dict[str, str] | None = None
+    ) -> bytes:
         """engine_forkchoiceUpdatedV3 with attributes: the payload id."""
-        answer = await self._call(
-            "engine_forkchoiceUpdatedV3", state.to_json(), attributes.to_json(), timeout_s=FORKCHOICE_S_MAX
-        )
+        params = (state.to_json(), attributes.to_json())
+        answer = await self._call("engine_forkchoiceUpdatedV3", *params, timeout_s=FORKCHOICE_S_MAX, headers=headers)
         self._expect_valid("forkchoiceUpdated", _member(answer, "payloadStatus"))
         payload_id = _member(answer, "payloadId")
         if payload_id is None:
@@ -52,9 +53,9 @@ class EngineClient:
         answer = await self._call("engine_forkchoiceUpdatedV3", state.to_json(), None, timeout_s=FORKCHOICE_S_MAX)
         self._expect_valid("forkchoiceUpdated", _member(answer, "payloadStatus"))
 
-    async def get_payload(self, payload_id: bytes) -> Envelope:
+    async def get_payload(self, payload_id: bytes, headers: dict[str, str] | None = None) -> Envelope:
         """engine_getPayloadV4: the sealed payload with its parent beacon block root."""
-        answer = await self._call("engine_getPayloadV4", data(payload_id), timeout_s=GET_PAYLOAD_S_MAX)
+        answer = await self._call("engine_getPayloadV4", data(payload_id), timeout_s=GET_PAYLOAD_S_MAX, headers=headers)
         try:
             return Envelope.from_json(answer)
         except WireError as error:
@@ -72,9 +73,11 @@ class EngineClient:
         answer = await self._call("eth_getBlockByNumber", tag, True)
         return answer if isinstance(answer, dict) else None
 
-    async def _call(self, method: str, *params: Any, timeout_s: float = READ_S_MAX) -> Any:
+    async def _call(
+        self, method: str, *params: Any, timeout_s: float = READ_S_MAX, headers: dict[str, str] | None = None
+    ) -> Any:
         try:
-            return await self._client.call(method, *params, timeout_s=timeout_s)
+            return await self._client.call(method, *params, timeout_s=timeout_s, headers=headers)
         except RpcRefused as error:
             raise EngineRefused(f"{method}: {error.message} ({error.code})") from None
         except RpcUnknown as error:

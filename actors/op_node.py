@@ -22,6 +22,7 @@ from actors.lifeline import Lifeline
 from actors.op_node_chain import OpNodeChain
 from actors.op_node_deposits import DepositBook
 from actors.op_node_rpc import OpNodeRpc
+from actors.op_node_trace import OpNodeTrace
 from actors.payload_backfill import PayloadBackfill
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from actors.rpc_server import Probes, RpcServer
@@ -102,6 +103,7 @@ class OpNode:
         self._step: asyncio.Task[None] | None = None
         self._started = settings.sequencer_stopped
         registry = CollectorRegistry()
+        self.trace = OpNodeTrace(self.config.l2_chain_id, settings.name, settings.data_dir, registry)
         self._steps = Counter(
             "op_node_sequencer_steps", "Steps of the sequencer", ["step", "outcome"], registry=registry
         )
@@ -145,6 +147,7 @@ class OpNode:
         await asyncio.gather(*(lifeline.close() for lifeline in self._peer_lifelines))
         await self.server.close()
         await asyncio.gather(self.engine.close(), self.conductor.close(), self.deposits.close(), self.backfill.close())
+        await asyncio.to_thread(self.trace.stages.close)
 
     def status(self) -> dict[str, Any]:
         """Role, head and what is under way."""
@@ -195,14 +198,17 @@ class OpNode:
 
     async def import_payload(self, envelope: Envelope) -> None:
         """A committed payload from the conductor; raises EngineRefused or EngineUnknown when it was not taken."""
+        began = time.perf_counter()
         try:
             arrival = await self.chain.take(envelope)
         except (EngineRefused, EngineUnknown) as error:
+            self.trace.imported(envelope, time.perf_counter() - began, "failed", str(error))
             self._imports.labels("failed").inc()
             self.log.warning("payload not imported", block=envelope.payload.block_number, error=str(error))
             self._refresh_wanted.set()  # the engine may be behind what we believe
             raise
         self._imports.labels(arrival.value).inc()
+        self.trace.imported(envelope, time.perf_counter() - began, arrival.value)
         if arrival in (Arrival.AHEAD, Arrival.DROPPED):
             self._backfill_wanted.set()
 
@@ -271,25 +277,28 @@ class OpNode:
             self._step.cancel()
 
     async def _carry_out(self, step: Step) -> None:
-        kind = type(step).__name__
+        kind, began = type(step).__name__, time.perf_counter()
+        headers = self.trace.begins(step)
         try:
             if isinstance(step, AskOpenBlock):
                 self.driver.on_open_block(time.time(), step.job, await self._ask_open_block())
             elif isinstance(step, StartBuild):
-                payload_id = await self.chain.start_build(step.head, step.attributes)
+                payload_id = await self.chain.start_build(step.head, step.attributes, headers)
                 self.driver.on_build_started(time.time(), step.job, payload_id)
             elif isinstance(step, SealBlock):
-                envelope = await self.engine.get_payload(step.payload_id)
+                envelope = await self.engine.get_payload(step.payload_id, headers)
                 self.driver.on_sealed(time.time(), step.job, envelope)
             elif isinstance(step, Commit):
-                await self._commit(step)
+                await self._commit(step, headers)
             elif isinstance(step, Insert):
                 head = await self.chain.insert(step.envelope)
                 self.driver.on_inserted(time.time(), step.job, head)
                 self.log.info("block inserted", block=head.number, hash=head.hash)
             self._steps.labels(kind, "done").inc()
+            self.trace.ended(step, time.perf_counter() - began)
         except (EngineRefused, EngineUnknown, RpcRefused, RpcUnknown, WireError) as error:
             self._steps.labels(kind, "failed").inc()
+            self.trace.ended(step, time.perf_counter() - began, str(error))
             self.log.warning("sequencer step failed", step=kind, error=str(error))
             if isinstance(error, EngineRefused) and error.syncing:
                 self._refresh_wanted.set()
@@ -314,12 +323,12 @@ class OpNode:
             last_index=to_int(obj["lastIndex"], "lastIndex"),
         )
 
-    async def _commit(self, step: Commit) -> None:
+    async def _commit(self, step: Commit, headers: dict[str, str] | None) -> None:
         if not self.settings.conductor_enabled or self.overridden:
             self.driver.on_committed(time.time(), step.job)
             return
         try:
-            await self.conductor.call("conductor_commitUnsafePayload", step.envelope.to_json())
+            await self.conductor.call("conductor_commitUnsafePayload", step.envelope.to_json(), headers=headers)
         except RpcRefused as error:
             self.log.warning("payload refused", block=step.envelope.payload.block_number, error=error.message)
             self.driver.on_commit_refused(time.time(), step.job, error.message)

@@ -69,10 +69,12 @@ class OpNodeChain:
                 raise EngineRefused(f"{tag}: {error}") from error
             return None  # a client that knows no such label yet
 
-    async def start_build(self, head: L2BlockRef, attributes: PayloadAttributes) -> bytes:
+    async def start_build(
+        self, head: L2BlockRef, attributes: PayloadAttributes, headers: dict[str, str] | None = None
+    ) -> bytes:
         """Have the engine build on `head`; the payload id."""
         async with self._turn:
-            return await self._engine.start_build(self._state(head), attributes)
+            return await self._engine.start_build(self._state(head), attributes, headers)
 
     async def insert(self, envelope: Envelope) -> L2BlockRef:
         """Make a committed payload the head: newPayload, forkchoiceUpdated; raises EngineRefused or EngineUnknown."""

@@ -26,6 +26,17 @@ def read_genesis_hash(given: str, genesis_path: str) -> bytes:
     return to_bytes(chain.get("genesis_hash"), 32, f"genesis_hash in {path}")
 
 
+def read_chain_id(genesis_path: str) -> int:
+    """The chain's id out of `chain.json` beside the genesis file, else of the genesis itself; 0 where neither says."""
+    for path in (Path(genesis_path).with_name(CHAIN_FILE), Path(genesis_path)) if genesis_path else ():
+        try:
+            content = orjson.loads(path.read_bytes())
+            return int(content["chain_id"] if path.name == CHAIN_FILE else content["config"]["chainId"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return 0
+
+
 def read_jwt_secret(path: str) -> bytes | None:
     """The 32-byte secret of a hex file, with or without 0x; None for no path; raises ValueError."""
     if not path:

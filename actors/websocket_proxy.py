@@ -286,8 +286,8 @@ class WebsocketProxy:
             self._history.begin(arrival)
         self._last_flashblock_at = self._now()
         self._subscribers.publish(outgoing)
-        took_s, subscribers = time.perf_counter() - began, len(self._subscribers)
-        self._stages.frame(outgoing.frame, names.FAN_OUT, took_s, kind=SpanKind.PRODUCER, subscribers=subscribers)
+        took_s, more = time.perf_counter() - began, {names.SUBSCRIBERS: len(self._subscribers)}
+        self._stages.frame(outgoing.frame, names.FAN_OUT, took_s, kind=SpanKind.PRODUCER, more=dict(more))
         self._backlog.add(arrival.number, arrival.index, len(outgoing.frame.body), outgoing)
 
     def _ask(self, number: int, start: tuple[int, int]) -> None:

@@ -191,6 +191,11 @@ class RaftNode:
         return int(self._consensus.figures()["term"]) if self._consensus is not None else 0
 
     @property
+    def leader_lost_at(self) -> float | None:
+        """When the connection to a leader broke last (Unix seconds), None if it never did; for traces only."""
+        return self._consensus.leader_lost_at if self._consensus is not None else None
+
+    @property
     def caught_up(self) -> bool:
         """Whether this node has applied everything that its leader, with whom it is in contact, had committed."""
         return self._running and self._consensus is not None and self._consensus.is_caught_up()

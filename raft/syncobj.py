@@ -19,6 +19,7 @@ from __future__ import annotations
 import os
 import queue
 import random
+import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -137,6 +138,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
         self.rejoining = self._rejoining_path.exists()
         self.ledger = Ledger(settings.genesis_number, settings.genesis_hash)
         self._ticked_at = self._deadline = monotonic()
+        self.leader_lost_at: float | None = None
         self._heard_leader_at = -1e9
         self._replayed_to = journal[-1][1] if len(journal) else 0
         self._leader_committed: int | None = None
@@ -424,6 +426,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
         """The leader's connection broke: stand for election soon, one survivor after the other."""
         if self._SyncObj__raftState != FOLLOWER or node != self._SyncObj__raftLeader:
             return
+        self.leader_lost_at = time.time()
         names = {peer.id for peer in self._SyncObj__connectedNodes}
         rank = election_rank(self._settings.node_id, node.id, names)
         soon = monotonic() + rank * self._settings.election_stagger_s

@@ -25,6 +25,7 @@ FAN_OUT = "flashblock fan-out"
 PENDING = "flashblock pending"
 GET_PAYLOAD = "engine_getPayload"
 NEW_PAYLOAD = "engine_newPayload"
+COMMIT_PAYLOAD = "conductor_commitUnsafePayload"
 SEAL = "block seal"
 IMPORT = "block import"
 

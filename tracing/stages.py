@@ -83,7 +83,7 @@ class Stages:
         took_s: float,
         error: str | None = None,
         kind: SpanKind = SpanKind.INTERNAL,
-        **more: Attribute,
+        more: dict[str, Attribute] | None = None,
     ) -> None:
         """Record a stage of a frame's flashblock that has just ended."""
         now = time.time()

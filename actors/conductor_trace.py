@@ -1,0 +1,93 @@
+"""The conductor's traces: it hears the ledger's events and Raft's word on leadership, and records what they mean."""
+
+from __future__ import annotations
+
+import time
+
+from prometheus_client import CollectorRegistry
+
+from actors.rpc_server import CALLER
+from actors.sidecar import read_chain_id
+from flashblocks.wire.frames import FlashblockFrame
+from raft.commands import Appended, Claimed, Event, Sealed
+from raft.node import RaftNode
+from tracing import names
+from tracing.conducting import BlockTrace, FailoverTrace
+from tracing.context import parse_traceparent, root_of
+from tracing.stages import component_stages
+
+OFFERS_REMEMBERED_MAX = 1024
+
+
+class ConductorTrace:
+    """Spans of one conductor. Register it with `RaftNode.on_event` and `.on_leadership`; everything is on the loop."""
+
+    def __init__(self, raft: RaftNode, node: str, data_dir: str, genesis_path: str) -> None:
+        self.registry = CollectorRegistry()
+        self.stages = component_stages("conductor", node, data_dir, self.registry)
+        chain_id = read_chain_id(genesis_path)
+        self.blocks = BlockTrace(self.stages, chain_id, node)
+        self.failover = FailoverTrace(self.stages, chain_id)
+        self._raft, self._node = raft, node
+        self._offers: dict[tuple[int, int], tuple[float, str]] = {}
+
+    def on_event(self, event: Event, replayed: bool) -> None:
+        """The ledger applied something on this node."""
+        if replayed:
+            return
+        now, ours = time.time(), event.node == self._node
+        if isinstance(event, Appended):
+            self.blocks.began(event.number, now)
+            self.failover.committed(ours, event.number, event.index, now)
+        elif isinstance(event, Sealed):
+            block = self._raft.ledger.sealed(event.number)
+            payload_id = None if block is None else block.payload_id
+            self.blocks.sealed(event.number, event.node, payload_id, event.block_hash, event.epoch, now)
+            self.failover.committed(ours, event.number, 0, now)
+        elif isinstance(event, Claimed) and ours:
+            self.failover.claimed(event.epoch, now)
+            self.blocks.claimed(self._raft.leader_lost_at, now)
+
+    def on_leadership(self, leading: bool, term: int) -> None:
+        """Raft made this node the leader, or no longer."""
+        self.failover.elected(leading, self._raft.leader_lost_at, time.time())
+
+    def offered(self, frame: FlashblockFrame) -> None:
+        """A judged flashblock is proposed now."""
+        now = time.time()
+        self.blocks.began(frame.number, now)
+        if len(self._offers) < OFFERS_REMEMBERED_MAX:
+            self._offers[frame.key] = (now, frame.traceparent)
+
+    def refused(self, frame: FlashblockFrame, reason: str) -> None:
+        """It was not committed."""
+        offer = self._offers.pop(frame.key, None)
+        if offer is not None:
+            self.stages.frame(frame, names.COMMIT, time.time() - offer[0], reason)
+
+    def published(self, frame: FlashblockFrame, took_s: float) -> None:
+        """It is committed, and was published in `took_s`."""
+        offer = self._offers.pop(frame.key, None)
+        now = time.time()
+        if offer is not None:
+            began, ended = offer[0], now - took_s
+            self.stages.flashblock(
+                frame.traceparent,
+                names.COMMIT,
+                began,
+                ended,
+                number=frame.number,
+                index=frame.index,
+                payload_id=frame.payload_id,
+                more={names.EPOCH: frame.epoch},
+            )
+        self.stages.frame(frame, names.PUBLISH, took_s, more={names.EPOCH: frame.epoch})
+
+    def sealing(self, number: int, slot_start: float) -> None:
+        """The op-node asks for this block's seal; its call names the block's trace."""
+        caller = parse_traceparent(CALLER.get().traceparent)
+        self.blocks.sealing(number, None if caller is None else root_of(caller), slot_start, time.time())
+
+    def headers(self, payload_id: bytes | None) -> dict[str, str] | None:
+        """What a call about this payload carries."""
+        return None if payload_id is None else {"traceparent": self.blocks.trace_of(payload_id).traceparent}
