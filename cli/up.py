@@ -28,6 +28,7 @@ LOOK_EVERY_S = 1.0
 DRAW_EVERY_S = 0.2
 PLAIN_EVERY_S = 5.0
 LOG_TAIL_BYTES = 2000
+OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
@@ -49,6 +50,9 @@ def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
     )
     parser.add_argument("--log-level", choices=LOG_LEVELS, default=defaults.log_level, help="how much the actors log")
     parser.add_argument(
+        "--otlp", metavar="URL", default=None, help="send traces to this OTLP collector, http://127.0.0.1:4318 say"
+    )
+    parser.add_argument(
         "--detach", action="store_true", help="return when the chain runs; end it with: flashblocks down"
     )
     parser.add_argument("--json", action="store_true", help="print endpoints.json when the chain runs, nothing else")
@@ -69,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         chain_id=options.chain_id,
         log_level=options.log_level,
     )
+    if options.otlp is not None:
+        os.environ[OTLP_VARIABLE] = options.otlp  # every actor's process inherits it
     try:
         started = start(wanted, options.data_dir, command_at)
     except (OptionsError, AlreadyRunning, NoFreePorts, PermissionError) as error:

@@ -1,11 +1,13 @@
 """A component's tracer: spans are recorded when they are over, batched off the data path, and never block it.
 
 Without a collector they go to a rotating OTLP-JSON file under the data directory; with OTEL_EXPORTER_OTLP_ENDPOINT (or
-the option of the same meaning) to that collector over OTLP/HTTP. OTEL_SDK_DISABLED=true turns tracing off.
+the option of the same meaning) to that collector over OTLP/HTTP, or gRPC if OTEL_EXPORTER_OTLP_PROTOCOL says so.
+OTEL_SDK_DISABLED=true turns tracing off.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -170,11 +172,31 @@ def _exporter(component: str, group: str, data_dir: Path | None, variables: Mapp
         return None
     endpoint = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     if endpoint:
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
+        protocol = variables.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or variables.get("OTEL_EXPORTER_OTLP_PROTOCOL")
+        if protocol == "grpc":
+            return _grpc_exporter(endpoint)
         exact = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-        return OTLPSpanExporter(endpoint=exact or endpoint.rstrip("/") + "/v1/traces")
+        exporter: SpanExporter = import_otlp()(endpoint=exact or endpoint.rstrip("/") + "/v1/traces")
+        return exporter
     return None if data_dir is None else FileExporter(data_dir / "traces" / f"{component}-{group}.jsonl")
+
+
+def import_otlp() -> Any:
+    """Import the exporter, which takes a while: done once for all processes that are forked."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    return OTLPSpanExporter
+
+
+def _grpc_exporter(endpoint: str) -> SpanExporter:
+    """OTLP over gRPC, where its package is installed; raises RuntimeError saying so where it is not."""
+    try:
+        module = importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
+    except ImportError:
+        package = "opentelemetry-exporter-otlp-proto-grpc"
+        raise RuntimeError(f"OTEL_EXPORTER_OTLP_PROTOCOL=grpc needs: pip install {package}") from None
+    exporter: SpanExporter = module.OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
+    return exporter
 
 
 def _remote(root: TraceRoot) -> SpanContext:
