@@ -52,23 +52,27 @@ COMPARISONS = {
     EQ: "{a} == {b}",
 }
 
-# What a frame knows of itself and its block.
-ENVIRONMENT = {
+# What a frame knows of itself and its block, the same from its beginning to its end.
+CONSTANT_ENVIRONMENT = {
     ADDRESS: "int.from_bytes(me, 'big')",
     ORIGIN: "int.from_bytes(frame.transaction_context.origin, 'big')",
     CALLER: "int.from_bytes(message.sender, 'big')",
     CALLVALUE: "message.value",
     CALLDATASIZE: "len(message.data)",
     GASPRICE: "frame.transaction_context.gas_price",
-    RETURNDATASIZE: "len(frame.return_data)",
     COINBASE: "int.from_bytes(state.coinbase, 'big')",
     TIMESTAMP: "state.timestamp",
     NUMBER: "state.block_number",
     PREVRANDAO: "int.from_bytes(state.mix_hash, 'big')",
     GASLIMIT: "state.gas_limit",
     CHAINID: "state.environment.chain_id",
-    SELFBALANCE: "state.get_balance(me)",
     BASEFEE: "state.base_fee",
+}
+
+# What calls and transfers change.
+CHANGING_ENVIRONMENT = {
+    RETURNDATASIZE: "len(frame.return_data)",
+    SELFBALANCE: "state.get_balance(me)",
 }
 
 # Looking at accounts and slots: functions of the runtime that give (word, gas left).

@@ -32,7 +32,7 @@ TRACE_CACHE_LIMIT_BYTES = 160 << 20
 CLOCK_EVERY_TRACES = 16
 CLOCK_EVERY_STEPS = 256
 
-COMPILER_VERSION = 1  # raise it with every change to the traces' source
+COMPILER_VERSION = 2  # raise it with every change to the traces' source
 DUMP_HEAD = f"evm traces {COMPILER_VERSION} {sys.implementation.cache_tag} {sys.hexversion:x}\n".encode()
 
 TraceFunction = Callable[..., int]

@@ -1,9 +1,9 @@
 """One trace: EVM code from one position on, followed as far as it is straight, as the source of a Python function.
 
 A trace follows fall-through, jumps to constant places and the not-taken side of conditional jumps. The words it pushes
-are Python locals, so PUSH, DUP, SWAP and POP disappear; words below its own are read from the frame's stack once. It
-ends where the next position is not known, at a position it has passed, or at its limit, and gives the position to go
-on from (or −1: the frame is done).
+are Python expressions and locals, so PUSH, DUP, SWAP and POP disappear; words below its own are read from the frame's
+stack once. It ends where the next position is not known, at a position it has passed, or at its limit, and gives the
+position to go on from (or −1: the frame is done).
 
 Gas: what the opcodes of a segment cost for certain is charged once at the segment's start. A segment ends wherever the
 exact rest can be seen: GAS, calls, SSTORE, every way out. Inside a segment an early "out of gas" cannot be told from a
@@ -19,6 +19,7 @@ from flashblocks.execution.compiler.runtime import WORD_MAX
 from flashblocks.execution.compiler.runtime import signextend as runtime_signextend
 
 TRACE_LIMIT_OPS = 300
+NESTING_LIMIT = 12  # of expressions; Python's own parser gives up at a hundred parentheses
 STACK_LIMIT_WORDS = 1024
 FOREIGN_STACK_MARGIN_WORDS = 8  # an opcode of py-evm finds its arguments on the real stack
 GAS_LOG_TOPIC = 375
@@ -27,18 +28,26 @@ _FOLDING = {"WORD_MAX": WORD_MAX, "signextend": runtime_signextend}
 _SLOT = re.compile(r"\bi(\d+)\b")
 
 
+class Expression(NamedTuple):
+    """A word that is not computed yet: Python without side effects over locals that never change, used at most once."""
+
+    text: str
+    depth: int  # how many expressions are nested in it, itself included
+
+
 class Condition(NamedTuple):
     """A truth value that has not become a word: `text`, or its opposite."""
 
     text: str
     negated: bool = False
+    depth: int = 1
 
     def render(self) -> str:
         """As a Python expression."""
         return f"not ({self.text})" if self.negated else self.text
 
 
-Word = str | Condition  # a local's name, a decimal literal, or a condition
+Word = str | Expression | Condition  # a local's name or a decimal literal; or something still to be computed
 
 
 class Leave(NamedTuple):
@@ -118,8 +127,22 @@ class TraceBuilder:
         return self.word(self.pop_any())
 
     def word(self, value: Word) -> str:
-        """A condition becomes 0 or 1."""
-        return self.assign(f"1 if {value.render()} else 0") if isinstance(value, Condition) else value
+        """The value as a name or literal that may be used many times."""
+        if isinstance(value, str):
+            return value
+        return self.assign(f"1 if {value.render()} else 0" if isinstance(value, Condition) else value.text)
+
+    def operand(self, value: Word) -> str:
+        """The value for use in one place, computed there."""
+        if isinstance(value, str):
+            return value
+        if value.depth >= NESTING_LIMIT:
+            return self.word(value)
+        return f"(1 if {value.render()} else 0)" if isinstance(value, Condition) else f"({value.text})"
+
+    def take(self) -> str:
+        """The top of the stack for use in one place."""
+        return self.operand(self.pop_any())
 
     def push(self, value: Word) -> None:
         """A new top of the stack."""
@@ -141,7 +164,7 @@ class TraceBuilder:
 
     def leave(self, target: str) -> Leave:
         """What is needed to go on elsewhere with the stack as it is."""
-        return Leave(tuple(self.word(value) for value in self.stack), self.window, target)
+        return Leave(tuple(self.operand(value) for value in self.stack), self.window, target)
 
     # -- following the code
 
@@ -199,12 +222,16 @@ class TraceBuilder:
         elif opcode in op.ARITHMETIC:
             self.arithmetic(opcode)
         elif opcode in op.COMPARISONS:
-            a, b = self.pop(), self.pop()
-            self.push(Condition(op.COMPARISONS[opcode].format(a=a, b=b)))
-        elif opcode in op.ENVIRONMENT:
-            self.push(self.assign(op.ENVIRONMENT[opcode]))
+            a, b = self.pop_any(), self.pop_any()
+            depth = 1 + max(depth_of(a), depth_of(b))
+            text = op.COMPARISONS[opcode].format(a=self.operand(a), b=self.operand(b))
+            self.push(Condition(text, depth=min(depth, NESTING_LIMIT)))
+        elif opcode in op.CONSTANT_ENVIRONMENT:
+            self.push(Expression(op.CONSTANT_ENVIRONMENT[opcode], 1))
+        elif opcode in op.CHANGING_ENVIRONMENT:
+            self.push(self.assign(op.CHANGING_ENVIRONMENT[opcode]))
         elif opcode in op.LOOKUPS:
-            self.lookup(op.LOOKUPS[opcode].format(a=self.pop()))
+            self.lookup(op.LOOKUPS[opcode].format(a=self.take()))
         elif op.LOG0 <= opcode <= op.LOG4:
             self.log(opcode - op.LOG0)
         elif opcode in op.CALL_ARGUMENTS:
@@ -222,29 +249,36 @@ class TraceBuilder:
     def arithmetic(self, opcode: int) -> None:
         """Words from words; constants are folded."""
         names = "abc"[: op.ARITHMETIC_ARGUMENTS.get(opcode, 2)]
-        words = {name: self.pop() for name in names}
+        values = {name: self.pop_any() for name in names}
         template = op.ARITHMETIC[opcode]
-        literal = {name: is_literal(word) for name, word in words.items()}
+        literal = {name: is_literal(value) for name, value in values.items()}
         if all(literal.values()) and opcode not in (op.SDIV, op.SMOD, op.SAR):
-            self.push(str(eval(template.format(**words), {"__builtins__": {}}, _FOLDING)))
+            folded = eval(template.format(**values), {"__builtins__": {}}, _FOLDING)  # our own template
+            self.push(str(folded))
             return
         if opcode in op.SHIFT_BY_CONSTANT and literal["a"]:
-            template = op.SHIFT_BY_CONSTANT[opcode] if int(words["a"]) < 256 else "0"
+            template = op.SHIFT_BY_CONSTANT[opcode] if int(str(values["a"])) < 256 else "0"
         elif opcode in op.DIVIDE_BY_CONSTANT and literal["b"]:
-            template = op.DIVIDE_BY_CONSTANT[opcode] if int(words["b"]) else "0"
-        self.push(self.assign(template.format(**words)))
+            template = op.DIVIDE_BY_CONSTANT[opcode] if int(str(values["b"])) else "0"
+        depth = 1 + max(depth_of(value) for value in values.values())
+        words = {
+            # A word that the template names twice must be computed before it.
+            name: self.word(value) if template.count("{" + name + "}") > 1 else self.operand(value)
+            for name, value in values.items()
+        }
+        self.push(Expression(template.format(**words), min(depth, NESTING_LIMIT)))
 
     def log(self, topics: int) -> None:
         """LOG0 to LOG4."""
-        at, size = self.pop(), self.pop()
-        words = [self.pop() for _ in range(topics)]
+        at, size = self.take(), self.take()
+        words = [self.take() for _ in range(topics)]
         self._segment_gas += GAS_LOG_TOPIC * topics
         listed = "".join(f"{word}, " for word in words)
         self.lines.append(f"gas = log(frame, gas, {at}, {size}, ({listed}))")
 
     def call(self, opcode: int) -> None:
         """The CALL family: a child frame, which may look at its gas."""
-        arguments = [self.pop() for _ in range(op.CALL_ARGUMENTS[opcode])]
+        arguments = [self.take() for _ in range(op.CALL_ARGUMENTS[opcode])]
         if len(arguments) == 6:
             arguments.insert(2, "0")
         self.store_gas()
@@ -256,7 +290,7 @@ class TraceBuilder:
     def foreign(self, opcode: int) -> None:
         """An opcode of py-evm's own: its arguments go onto the real stack, its result comes from there."""
         takes, gives = op.FOREIGN[opcode]
-        arguments = [self.pop() for _ in range(takes)]
+        arguments = [self.take() for _ in range(takes)]
         self.uses_foreign = True
         self.store_gas()
         if arguments:
@@ -323,6 +357,11 @@ def is_literal(word: Word) -> bool:
     return isinstance(word, str) and word.isdigit()
 
 
+def depth_of(word: Word) -> int:
+    """How deeply the word is nested when it is written in place."""
+    return 0 if isinstance(word, str) else word.depth
+
+
 def _end_of(at: str, size: int) -> str:
     return str(int(at) + size) if is_literal(at) else f"{at} + {size}"
 
@@ -334,9 +373,9 @@ def _pop(t: TraceBuilder) -> None:
 def _iszero(t: TraceBuilder) -> None:
     value = t.pop_any()
     if isinstance(value, Condition):
-        t.push(Condition(value.text, not value.negated))
+        t.push(Condition(value.text, not value.negated, value.depth))
     else:
-        t.push(Condition(f"{value} == 0"))
+        t.push(Condition(f"{t.operand(value)} == 0", depth=min(1 + depth_of(value), NESTING_LIMIT)))
 
 
 def _exp(t: TraceBuilder) -> None:
@@ -346,24 +385,25 @@ def _exp(t: TraceBuilder) -> None:
 
 
 def _keccak(t: TraceBuilder) -> None:
-    at, size = t.pop(), t.pop()
+    at, size = t.take(), t.take()
     t.lookup(f"keccak(gas, memory, {at}, {size})")
 
 
 def _calldataload(t: TraceBuilder) -> None:
-    t.push(t.assign(f"word_at(message.data, {t.pop()})"))
+    value = t.pop_any()
+    t.push(Expression(f"word_at(message.data, {t.operand(value)})", min(1 + depth_of(value), NESTING_LIMIT)))
 
 
 def _copy(source: str, function: str = "copy_in") -> Callable[[TraceBuilder], None]:
     def copy(t: TraceBuilder) -> None:
-        to, at, size = t.pop(), t.pop(), t.pop()
+        to, at, size = t.take(), t.take(), t.take()
         t.lines.append(f"gas = {function}(gas, memory, {to}, {at}, {size}, {source})")
 
     return copy
 
 
 def _mcopy(t: TraceBuilder) -> None:
-    to, at, size = t.pop(), t.pop(), t.pop()
+    to, at, size = t.take(), t.take(), t.take()
     t.lines.append(f"gas = memory_copy(gas, memory, {to}, {at}, {size})")
 
 
@@ -375,7 +415,7 @@ def _mload(t: TraceBuilder) -> None:
 
 
 def _mstore(t: TraceBuilder) -> None:
-    at, value = t.pop(), t.pop()
+    at, value = t.pop(), t.take()
     end = _end_of(at, 32)
     t.lines.append(f"if {end} > len(memory): gas = grow(gas, memory, {end})")
     data = repr(int(value).to_bytes(32, "big")) if is_literal(value) else f"{value}.to_bytes(32, 'big')"
@@ -383,14 +423,14 @@ def _mstore(t: TraceBuilder) -> None:
 
 
 def _mstore8(t: TraceBuilder) -> None:
-    at, value = t.pop(), t.pop()
+    at, value = t.pop(), t.take()
     end = _end_of(at, 1)
     t.lines.append(f"if {end} > len(memory): gas = grow(gas, memory, {end})")
     t.lines.append(f"memory[{at}] = {value} & 255")
 
 
 def _sstore(t: TraceBuilder) -> None:
-    slot, value = t.pop(), t.pop()
+    slot, value = t.take(), t.take()
     t.close_segment()
     t.lines.append(f"gas = sstore(frame, state, me, gas, {slot}, {value})")
     t.open_segment()
@@ -403,11 +443,11 @@ def _gas(t: TraceBuilder) -> None:
 
 
 def _tload(t: TraceBuilder) -> None:
-    t.push(t.assign(f"tload(state, me, {t.pop()})"))
+    t.push(t.assign(f"tload(state, me, {t.take()})"))
 
 
 def _tstore(t: TraceBuilder) -> None:
-    slot, value = t.pop(), t.pop()
+    slot, value = t.take(), t.take()
     t.lines.append(f"tstore(frame, state, me, {slot}, {value})")
 
 
@@ -429,7 +469,7 @@ def _jumpi(t: TraceBuilder) -> None:
     target, condition = t.pop(), t.pop_any()
     valid = is_literal(target) and int(target) in t.destinations
     if is_literal(condition):
-        if not int(condition):  # type: ignore[arg-type]
+        if not int(str(condition)):
             t.pc += 1
             return
         if valid:
@@ -438,7 +478,7 @@ def _jumpi(t: TraceBuilder) -> None:
     t.close_segment()
     t.stack = [t.word(value) for value in t.stack]  # both sides see the same words
     check = None if valid else _BAD_JUMP if is_literal(target) else _check_jump(target)
-    text = condition.render() if isinstance(condition, Condition) else condition
+    text = condition.render() if isinstance(condition, Condition) else t.operand(condition)
     t.lines.append(Branch(text, t.leave(target), check))
     t.open_segment()
     t.pc += 1
@@ -453,7 +493,7 @@ def _check_jump(target: str) -> str:
 
 def _end(reverts: bool) -> Callable[[TraceBuilder], None]:
     def end(t: TraceBuilder) -> None:
-        at, size = t.pop(), t.pop()
+        at, size = t.take(), t.take()
         t.close_segment()
         name = t.assign("b''")
         t.lines[-1] = f"{name}, gas = read_memory(gas, memory, {at}, {size})"
