@@ -1,7 +1,7 @@
 """The Engine API of an execution client (execution-apis engine/; OP specs protocol/exec-engine), and the judge's door.
 
 Method names, status values and error codes are the specification's. `POST /flashblocks/v1/apply` is ours: it takes a
-flashblock frame and answers what became of it.
+flashblock frame and answers what became of it; `POST /flashblocks/v1/payload` gives a payload as flashblocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 from aiohttp import web
 
-from actors.payload_source import UnknownPayload
+from actors.payload_source import StreamablePayloads, UnknownPayload
 from actors.rpc_server import Method
 from flashblocks.execution.chain import ZERO_HASH, Imported, UnknownBlock
 from flashblocks.execution.errors import ExecutionError, InvalidBlock
@@ -32,8 +32,8 @@ from flashblocks.wire.engine import (
     PayloadAttributes,
     PayloadStatus,
 )
-from flashblocks.wire.flashblock import decode_body
-from flashblocks.wire.frames import CommittedFrame, FlashblockFrame, decode_frame
+from flashblocks.wire.flashblock import decode_body, encode_body
+from flashblocks.wire.frames import CommittedFrame, FlashblockFrame, decode_frame, encode_frame, frame_of
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, SERVER_ERROR, RpcError
 from flashblocks.wire.payload_id import payload_id
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from actors.execution_client import ExecutionClient
 
 APPLY_PATH = "/flashblocks/v1/apply"
+PAYLOAD_PATH = "/flashblocks/v1/payload"
 
 CAPABILITIES = (
     "engine_forkchoiceUpdatedV3",
@@ -73,7 +74,7 @@ class EngineApi:
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Further paths of the same port, behind the same JWT."""
-        return [("POST", APPLY_PATH, self.apply)]
+        return [("POST", APPLY_PATH, self.apply), ("POST", PAYLOAD_PATH, self.payload)]
 
     async def exchange_capabilities(self, theirs: Any = None) -> list[str]:
         """What this client supports, whatever the other side does."""
@@ -218,6 +219,20 @@ class EngineApi:
             "execution_us": int(took_s * 1e6),
         }
         return web.Response(body=msgpack.packb(answer), content_type="application/msgpack")
+
+    async def payload(self, request: web.Request) -> web.Response:
+        """The payload of the id in the body (8 bytes) as a MessagePack list of flashblock frames; 404 where unknown."""
+        source = self.client.source
+        if not isinstance(source, StreamablePayloads):
+            return web.Response(status=404, text="this client streams its payloads itself")
+        try:
+            made = source.flashblocks(await request.read())
+        except UnknownPayload:
+            return web.Response(status=404, text="unknown payload")
+        base = made[0].base
+        assert base is not None, "index 0 has one"
+        frames = [encode_frame(frame_of(one, encode_body(one), base.parent_hash)) for one in made]
+        return web.Response(body=msgpack.packb(frames), content_type="application/msgpack")
 
 
 def payload_answer(envelope: Envelope, *, isthmus: bool) -> dict[str, Any]:

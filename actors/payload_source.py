@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flashblocks.execution.header import Header
 from flashblocks.wire.engine import Envelope, PayloadAttributes
+from flashblocks.wire.flashblock import Flashblock
 
 
 class UnknownPayload(LookupError):
@@ -23,3 +24,11 @@ class PayloadSource(Protocol):
 
     async def close(self) -> None:
         """Stop all builds."""
+
+
+@runtime_checkable
+class StreamablePayloads(Protocol):
+    """A source whose finished payload can also be had as flashblocks: the stream goes on where there is no builder."""
+
+    def flashblocks(self, payload_id: bytes) -> list[Flashblock]:
+        """The payload as `PayloadSource.get` answers it, in one or two flashblocks; raises UnknownPayload."""

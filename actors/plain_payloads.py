@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.payload_source import UnknownPayload
+from flashblocks.execution.claims import flashblock_from
 from flashblocks.execution.errors import InvalidAttributes, InvalidTransaction, OutOfTime
 from flashblocks.execution.fees import l1_gas_used
 from flashblocks.execution.header import Header
-from flashblocks.execution.open_block import OpenBlock, Sealed
+from flashblocks.execution.open_block import OpenBlock
 from flashblocks.execution.payloads import envelope_of
 from flashblocks.execution.transaction import Transaction
 from flashblocks.wire.engine import Envelope, PayloadAttributes
+from flashblocks.wire.flashblock import Flashblock
 
 if TYPE_CHECKING:
     from actors.execution_client import ExecutionClient
@@ -39,7 +42,8 @@ class PlainBuild:
         assert state is not None, "builds begin on the head"
         self.client, self.payload_id, self.attributes = client, payload_id, attributes
         hashes = client.chain.ancestor_hashes(parent.hash)
-        self.block = OpenBlock.start(client.spec, parent, state, attributes, block_hashes=hashes)
+        self._open = partial(OpenBlock.start, client.spec, parent, state, attributes, block_hashes=hashes)
+        self.block = self._open()
         for position, raw in enumerate(attributes.transactions):
             try:
                 self.block.append(raw)
@@ -66,6 +70,17 @@ class PlainBuild:
             if time.perf_counter() - paused > FILL_SLICE_S:
                 await asyncio.sleep(0)
                 paused = time.perf_counter()
+
+    def flashblocks(self) -> list[Flashblock]:
+        """The finished block as flashblocks: index 0 with the forced transactions, index 1 with the rest, if any."""
+        opening, forced = self._open(), len(self.attributes.transactions)
+        for raw in self.attributes.transactions:
+            opening.append(raw)
+        made = [flashblock_from(self.payload_id, 0, opening.seal(), opening.new_account_balances(), 0)]
+        sealed = self.block.seal()
+        if len(sealed.transactions) > forced:
+            made.append(flashblock_from(self.payload_id, 1, sealed, self.block.new_account_balances(), forced))
+        return made
 
     def fill_rest(self, seconds: float) -> None:
         """Add from the pool for at most `seconds`, without a pause: the payload is about to be taken."""
@@ -110,7 +125,7 @@ class PlainPayloads:
     def __init__(self, client: ExecutionClient) -> None:
         self.client = client
         self._builds: dict[bytes, PlainBuild] = {}
-        self._finished: dict[bytes, Sealed] = {}
+        self._finished: dict[bytes, PlainBuild] = {}
 
     def start(self, payload_id: bytes, parent: Header, attributes: PayloadAttributes) -> None:
         """Begin a build; raises InvalidAttributes."""
@@ -125,19 +140,25 @@ class PlainPayloads:
 
     async def get(self, payload_id: bytes) -> Envelope:
         """The payload as it is now; asked again, the same one. Raises UnknownPayload."""
-        sealed = self._finished.get(payload_id)
-        if sealed is None:
+        return envelope_of(self._finish(payload_id).block.seal().block)
+
+    def flashblocks(self, payload_id: bytes) -> list[Flashblock]:
+        """The same payload as one or two flashblocks, for a stream without a builder. Raises UnknownPayload."""
+        return self._finish(payload_id).flashblocks()
+
+    def _finish(self, payload_id: bytes) -> PlainBuild:
+        build = self._finished.get(payload_id)
+        if build is None:
             build = self._builds.get(payload_id)
             if build is None:
                 raise UnknownPayload(payload_id.hex())
             if not build.attributes.no_tx_pool:
                 build.fill_rest(LAST_FILL_S)
-            sealed = build.block.seal()
             self._end(payload_id)
             while len(self._finished) >= BUILDS_MAX:
                 del self._finished[next(iter(self._finished))]
-            self._finished[payload_id] = sealed
-        return envelope_of(sealed.block)
+            self._finished[payload_id] = build
+        return build
 
     def _end(self, payload_id: bytes) -> None:
         build = self._builds.pop(payload_id)

@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import msgspec
 import pytest
 
 from actors import plain_payloads
+from actors.engine_api import PAYLOAD_PATH
 from actors.plain_payloads import BUILDS_MAX
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from flashblocks.execution.accounts import TEST_ACCOUNTS
@@ -23,9 +25,12 @@ from flashblocks.execution.errors import InvalidBlock
 from flashblocks.execution.payloads import block_of, envelope_of
 from flashblocks.execution.signing import address_of, sign_transaction
 from flashblocks.execution.transaction import decode_transaction
-from flashblocks.wire.assembly import assemble
+from flashblocks.wire.assembly import assemble, attributes_of
 from flashblocks.wire.engine import Envelope
+from flashblocks.wire.flashblock import decode_body
+from flashblocks.wire.frames import decode_frame
 from flashblocks.wire.hexadecimal import data, to_bytes
+from flashblocks.wire.payload_id import payload_id
 from tests.actors.execution_driver import Driver, running, write_files
 from tests.actors.group_under_test import free_ports, until
 from tests.execution.forge import Forge
@@ -55,6 +60,26 @@ async def test_no_tx_pool_means_the_forced_transactions_alone(tmp_path: Path) ->
         await driver.send(FORGE.transfer(0, 0))
         assert len((await driver.make_block(no_tx_pool=True)).payload.transactions) == 1
         assert len((await driver.make_block()).payload.transactions) == 2
+
+
+@pytest.mark.parametrize(("transfers", "indices"), [(0, [0]), (3, [0, 1])])
+async def test_a_payload_can_be_had_as_flashblocks(tmp_path: Path, transfers: int, indices: list[int]) -> None:
+    async with running(tmp_path, FORGE) as (_, driver):
+        for nonce in range(transfers):
+            await driver.send(FORGE.transfer(0, nonce))
+        head, attributes = await driver.next_attributes()
+        begun = await driver.choose(head, attributes)
+        identifier = to_bytes(begun["payloadId"])
+        raw = await driver.engine.post_binary(PAYLOAD_PATH, identifier)
+        frames = [decode_frame(frame) for frame in msgpack.unpackb(raw)]
+        made = [decode_body(frame.body) for frame in frames]
+        assert [one.index for one in made] == indices
+        assert payload_id(head, attributes_of(made[0])) == identifier, "a new leader can go on from here"
+        assert assemble(made) == await driver.payload(begun["payloadId"])
+        assert len(made[-1].metadata.receipts) == (transfers or 1)
+        with pytest.raises(RpcRefused) as caught:
+            await driver.engine.post_binary(PAYLOAD_PATH, b"\0" * 8)
+        assert caught.value.code == 404
 
 
 async def test_a_payload_asked_for_twice_is_the_same(tmp_path: Path) -> None:
