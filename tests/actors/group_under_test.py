@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import random
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -25,14 +27,18 @@ from tests.actors.scripted_boost import ScriptedBoost
 
 GENESIS_HASH = b"\xaa" * 32
 WAIT_S_MAX = 30.0
+PORT_RANGE = (22_000, 32_000)
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
+    """Ports that are free now, below the range from which the kernel serves outgoing connections."""
+    chosen: list[int] = []
+    while len(chosen) < count:
+        port = random.randrange(*PORT_RANGE)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            if port not in chosen:
+                chosen.append(port)
+    return chosen
 
 
 async def until(condition: Callable[[], Any], what: str = "condition") -> Any:
