@@ -23,6 +23,7 @@ COMMANDS = {
     "watch": ("cli.watch", "the flashblock stream, one line per flashblock"),
     "leader": ("cli.leader", "show the leader, or hand the lead to another group"),
     "load": ("cli.load", "send transactions at a fixed rate and report latencies"),
+    "trace": ("cli.trace", "where the time of a transaction, block or failover went"),
     "drill": ("chaos.cli", "break something on purpose and judge what subscribers saw"),
     "run": ("cli.run", "one component as a plain process, without Ray"),
     "genesis": ("cli.genesis", "print the genesis of the development chain"),
