@@ -9,7 +9,6 @@ import pytest
 from flashblocks.execution import InvalidTransaction
 from flashblocks.execution.assembler import assemble
 from flashblocks.execution.code import Code
-from flashblocks.execution.collector import Collector
 from flashblocks.execution.state import Account
 
 CALLER = b"\x61" * 20
@@ -17,14 +16,15 @@ FAILING = b"\x62" * 20
 
 
 @pytest.fixture
-def collector() -> Iterator[Collector]:
-    collector = Collector()
-    collector.start()
-    yield collector
-    collector.stop()
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
 
 
-def test_failing_calls_leave_nothing_to_collect(new_chain: Any, collector: Collector) -> None:
+@pytest.mark.usefixtures("no_collector")
+def test_failing_calls_leave_nothing_to_collect(new_chain: Any) -> None:
     calls = assemble(f"again: push0 push0 push0 push0 push0 0x{FAILING.hex()} 5000 call pop @again jump")
     accounts = {
         CALLER: Account(1, 0, Code.of(calls), None),
@@ -40,13 +40,3 @@ def test_failing_calls_leave_nothing_to_collect(new_chain: Any, collector: Colle
             block.append(chain.send(1, CALLER, nonce=99, gas_limit=300_000))
         block.seal()
     assert gc.collect() < 100  # the exceptions of pytest.raises
-
-
-def test_between_blocks(collector: Collector) -> None:
-    assert not gc.isenabled()
-    assert gc.get_freeze_count() > 0
-    for _ in range(3):
-        collector.between_blocks()
-    collector.stop()
-    assert gc.isenabled()
-    assert gc.get_freeze_count() == 0
