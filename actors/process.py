@@ -120,8 +120,8 @@ def run_component(component: str, values: Mapping[str, Any]) -> int:
         level=values.get("log_level", "info"),
         stderr=True,
     )
-    forward_standard_library(log)
     made = make_component(component, values, log)
+    forward_standard_library(log)
     return asyncio.run(_run_until_signal(made, log))
 
 
