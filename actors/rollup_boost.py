@@ -24,7 +24,7 @@ from actors.rollup_boost_stream import BuilderStream
 from actors.rpc_client import RpcRefused, RpcUnknown
 from actors.rpc_server import Probes, RpcServer
 from actors.upstream_metrics import UpstreamMetrics
-from flashblocks.rollup_boost.core import MAX_UNSAFE_INTERVAL_S_DEFAULT, Core, Rules
+from flashblocks.rollup_boost.core import Core
 from flashblocks.rollup_boost.facts import (
     AnswerEnvelope,
     AnswerFrom,
@@ -54,6 +54,7 @@ from flashblocks.rollup_boost.facts import (
     WakeAt,
 )
 from flashblocks.rollup_boost.health import TEXTS
+from flashblocks.rollup_boost.rules import MAX_UNSAFE_INTERVAL_S_DEFAULT, Rules
 from flashblocks.rollup_boost.selection import ExecutionMode, Policy
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope

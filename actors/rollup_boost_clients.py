@@ -14,10 +14,12 @@ import msgpack
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from flashblocks.rollup_boost.facts import Status, Target
 from flashblocks.wire.engine import ACCEPTED, INVALID, SYNCING, VALID, Envelope, PayloadStatus
-from flashblocks.wire.frames import FlashblockFrame, encode_frame
+from flashblocks.wire.flashblock import Flashblock, decode_body
+from flashblocks.wire.frames import FlashblockFrame, decode_frame, encode_frame
 from flashblocks.wire.hexadecimal import WireError, data
 
 APPLY_PATH = "/flashblocks/v1/apply"
+PAYLOAD_PATH = "/flashblocks/v1/payload"
 NO_SUCH_PATH = (404, 405)
 ERROR_CODE_WITHOUT_ANSWER = 13
 
@@ -60,6 +62,19 @@ class EngineClientOfBoost:
         if envelope is None:
             return Verdict(Status.UNREACHABLE, error="the flashblock was replaced meanwhile")
         return await self.judge_block(envelope)
+
+    async def flashblocks_of(self, payload_id: bytes) -> tuple[tuple[FlashblockFrame, Flashblock], ...]:
+        """The client's own payload as flashblocks; empty where it does not know how, or its answer is no such thing."""
+        if self.foreign:
+            return ()
+        try:
+            raw = await self.rpc.post_binary(PAYLOAD_PATH, payload_id)
+            frames = [decode_frame(frame) for frame in msgpack.unpackb(raw)]
+            made = tuple((frame, decode_body(frame.body)) for frame in frames if isinstance(frame, FlashblockFrame))
+        except (RpcRefused, RpcUnknown, WireError, ValueError, TypeError):
+            return ()
+        fits = all((frame.payload_id, frame.index) == (payload_id, index) for index, (frame, _) in enumerate(made))
+        return made if fits else ()
 
     async def judge_block(self, envelope: Envelope) -> Verdict:
         """Judge a whole block by engine_newPayload."""

@@ -220,7 +220,8 @@ class EngineProxy:
             self._fail(asked.token, error)  # the id is wrong, not the client
             return
         l2 = None if found[Source.L2] is None else _offer(found[Source.L2])
-        self._tell(BlocksOffered(asked.token, asked.client_id, l2, builder))
+        flashblocks = await self._l2.flashblocks_of(asked.client_id) if asked.flashblocks and l2 is not None else ()
+        self._tell(BlocksOffered(asked.token, asked.client_id, l2, builder, flashblocks))
 
     async def _judge(self, raw: Any) -> Offer | None:
         """A builder's whole block is answered only when the execution client finds it VALID."""

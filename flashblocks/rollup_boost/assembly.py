@@ -68,6 +68,16 @@ class Cursor:
         self.failures, self.not_before_s, self.given_up = 0, 0.0, False
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A caller of getPayload, and until when an outstanding offer may keep it waiting (seconds)."""
+
+    token: int
+    client_id: bytes
+    payload_id: bytes
+    until_s: float
+
+
 @dataclass(slots=True)
 class Block:
     """One payload id: opened by a forkchoice update here, by a committed flashblock from elsewhere, or by both."""
@@ -80,6 +90,7 @@ class Block:
     builder_confirmed: bool = False
     builder_returned: bool = False
     asked: bool = False
+    closed_by_l2: bool = False
     distrusted: str = ""
     offers_paused: bool = False
     resend_asked_at: int = -1
@@ -113,6 +124,13 @@ class Block:
         self.pieces.append(Piece(frame, Progress.ARRIVED, own=True, _decoded=flashblock))
         if self.builder.next_index == frame.index:
             self.builder.next_index += 1
+
+    def close_with(self, flashblocks: tuple[tuple[FlashblockFrame, Flashblock], ...]) -> None:
+        """Take the execution client's own block, as flashblocks: it made them, so they are judged."""
+        self.drop_from(0)
+        self.closed_by_l2 = True
+        for frame, flashblock in flashblocks:
+            self.pieces.append(Piece(frame, Progress.JUDGED, own=False, _decoded=flashblock))
 
     def commit(self, frame: FlashblockFrame) -> bool:
         """Take in a committed flashblock; False when those before it are missing and it cannot be placed."""

@@ -8,9 +8,7 @@ leader take the same way from the middle on, so that both execution clients here
 Every fact ends in ``_advance``, which looks at all blocks and does whatever has become possible (level-triggered).
 """
 
-from dataclasses import dataclass
-
-from flashblocks.rollup_boost.assembly import Block, Cursor, Progress
+from flashblocks.rollup_boost.assembly import Block, Cursor, Progress, Waiting
 from flashblocks.rollup_boost.facts import (
     AnswerEnvelope,
     AnswerFrom,
@@ -48,35 +46,17 @@ from flashblocks.rollup_boost.facts import (
 )
 from flashblocks.rollup_boost.health import PeerHealth, judge_health
 from flashblocks.rollup_boost.judging import Finding, inspect
-from flashblocks.rollup_boost.selection import ExecutionMode, Policy, Source, asks_builder, choose, streams
+from flashblocks.rollup_boost.rules import Rules
+from flashblocks.rollup_boost.selection import ExecutionMode, Source, asks_builder, choose, streams
 from flashblocks.wire.flashblock import Flashblock
 from flashblocks.wire.frames import FlashblockFrame
 
 OFFER_WAIT_S_MAX = 0.008
+L2_BLOCK_COMMIT_S_MAX = 0.5  # for the flashblocks of a fallback block; then it is answered whole
 FAILURES_IN_A_ROW_TO_SHOW = 2  # one time-out on a busy machine is not an outage; a dead process shows by its lifeline
 BUILDER_PATIENCE_S = 0.5
 BLOCKS_KEPT_MAX = 8
 EARLY_FRAMES_MAX = 1024
-MAX_UNSAFE_INTERVAL_S_DEFAULT = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """What the operator chose: commit before stream or not, mode at start, selection, staleness limit (0: none)."""
-
-    commit_required: bool = True
-    mode: ExecutionMode = ExecutionMode.ENABLED
-    policy: Policy = Policy.BUILDER
-    ignore_unhealthy_builders: bool = False
-    max_unsafe_interval_s: float = MAX_UNSAFE_INTERVAL_S_DEFAULT
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    token: int
-    client_id: bytes
-    payload_id: bytes
-    until_s: float
 
 
 class Core:
@@ -96,7 +76,7 @@ class Core:
         self._builder_ids: dict[bytes, bytes] = {}
         self._opened_at: dict[bytes, float] = {}
         self._early: list[tuple[FlashblockFrame, Flashblock]] = []
-        self._waiting: list[_Waiting] = []
+        self._waiting: list[Waiting] = []
         self._out: list[Decision] = []
 
     def step(self, fact: Fact, now: float) -> list[Decision]:
@@ -370,7 +350,7 @@ class Core:
         if first:
             self._assess_builder(block, now)
         until_s = now + OFFER_WAIT_S_MAX if self._awaits_commit(block) else now
-        self._waiting.append(_Waiting(fact.token, fact.client_id, block.payload_id, until_s))
+        self._waiting.append(Waiting(fact.token, fact.client_id, block.payload_id, until_s))
         if first and block.builder_asked and self._own_block(block) is None:
             self._out.append(EndBuilderJob(self._builder_ids.get(block.payload_id, block.payload_id)))
 
@@ -403,7 +383,8 @@ class Core:
                 self._answer(one.token, block)
             else:
                 own = None if block is None else self._own_block(block)
-                self._out.append(AskForBlocks(one.token, one.client_id, own))
+                as_flashblocks = block is not None and self._may_stream_l2(block)
+                self._out.append(AskForBlocks(one.token, one.client_id, own, as_flashblocks))
 
     def _answer(self, token: int, block: Block) -> None:
         self._out.append(AnswerEnvelope(token, block.envelope(), block.promised))
@@ -417,11 +398,23 @@ class Core:
         if source is Source.FLASHBLOCKS and block is not None:
             self._answer(fact.token, block)
             return
+        if source is Source.L2 and block is not None and fact.l2_flashblocks and self._may_stream_l2(block):
+            # A block without flashblocks would be a hole in the stream: the fallback block takes their way as well.
+            block.close_with(fact.l2_flashblocks)
+            until_s = self._now + L2_BLOCK_COMMIT_S_MAX
+            self._waiting.append(Waiting(fact.token, fact.client_id, block.payload_id, until_s))
+            return
         if fact.l2 is None:
             self.peers[Target.EXECUTION].called("getPayload failed")
         if fact.builder is not None and not fact.builder.valid and block is not None:
             self._accuse(block, "invalid", "the execution client refused its block")
         self._out.append(AnswerFrom(fact.token, source))
+
+    def _may_stream_l2(self, block: Block) -> bool:
+        """Whether the execution client's own block may be offered as flashblocks; once per block."""
+        if block.attributes is None or block.attributes.no_tx_pool or block.closed_by_l2 or block.promised:
+            return False
+        return self.rules.commit_required and block.payload_id == self.current and self._may_offer(block)
 
     # What has become possible
 
@@ -479,11 +472,14 @@ class Core:
             block.builder_returned = False
             self._out.append(ResumeBuilder(block.payload_id))
 
+    def _may_offer(self, block: Block) -> bool:
+        if not (streams(self.mode) and streams(block.mode)) or block.done:
+            return False
+        return not self.rules.commit_required or (self.leading and not block.offers_paused)
+
     def _promise(self, block: Block) -> None:
         """Offer what is judged; where no commit is required, promise it at once."""
-        if block.asked or block.payload_id != self.current or not (streams(self.mode) and streams(block.mode)):
-            return
-        if self.rules.commit_required and (not self.leading or block.offers_paused):
+        if (block.asked and not block.closed_by_l2) or block.payload_id != self.current or not self._may_offer(block):
             return
         for piece in block.pieces:
             if piece.progress is Progress.ARRIVED:

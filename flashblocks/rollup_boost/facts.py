@@ -150,12 +150,16 @@ class PayloadAsked:
 
 @dataclass(frozen=True, slots=True)
 class BlocksOffered:
-    """The answer to ``AskForBlocks``: complete blocks of the clients, None where there is none."""
+    """The answer to ``AskForBlocks``: complete blocks of the clients, None where there is none.
+
+    ``l2_flashblocks`` is the execution client's block as flashblocks, empty where it cannot give them.
+    """
 
     token: int
     client_id: bytes
     l2: Offer | None
     builder: Offer | None
+    l2_flashblocks: tuple[tuple[FlashblockFrame, Flashblock], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,11 +240,15 @@ class ResumeBuilder:
 
 @dataclass(frozen=True, slots=True)
 class AskForBlocks:
-    """Ask the execution client (and the builder) for their own blocks and answer with ``BlocksOffered``."""
+    """Ask the execution client (and the builder) for their own blocks and answer with ``BlocksOffered``.
+
+    ``flashblocks``: ask for the execution client's block as flashblocks too.
+    """
 
     token: int
     client_id: bytes
     builder_id: bytes | None
+    flashblocks: bool = False
 
 
 @dataclass(frozen=True, slots=True)

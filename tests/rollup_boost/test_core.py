@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 import pytest
 
 from flashblocks.rollup_boost.assembly import APPLY_FAILURES_MAX, Progress
-from flashblocks.rollup_boost.core import BLOCKS_KEPT_MAX, OFFER_WAIT_S_MAX, Core, Rules
+from flashblocks.rollup_boost.core import BLOCKS_KEPT_MAX, L2_BLOCK_COMMIT_S_MAX, OFFER_WAIT_S_MAX, Core
 from flashblocks.rollup_boost.facts import (
     AnswerEnvelope,
     AnswerFrom,
@@ -42,6 +42,7 @@ from flashblocks.rollup_boost.facts import (
     WakeAt,
 )
 from flashblocks.rollup_boost.health import OFFENCE_REMEMBERED_S
+from flashblocks.rollup_boost.rules import Rules
 from flashblocks.rollup_boost.selection import ExecutionMode, Offer, Policy, Source
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.payload_id import payload_id
@@ -192,10 +193,63 @@ def test_nothing_is_offered_after_the_payload_was_asked_for(rig: Rig) -> None:
 
 def test_without_a_promise_the_execution_client_s_block_is_the_answer(rig: Rig) -> None:
     rig.open()
-    assert of(rig.ask(), AskForBlocks) == [AskForBlocks(9, rig.samples.payload_id, None)]
+    assert of(rig.ask(), AskForBlocks) == [AskForBlocks(9, rig.samples.payload_id, None, flashblocks=True)]
     assert of(rig.tell(BlocksOffered(9, rig.samples.payload_id, Offer(5), None)), AnswerFrom) == [
         AnswerFrom(9, Source.L2)
     ]
+
+
+# The execution client's own block, as flashblocks
+
+
+def own_of_l2(rig: Rig, *indices: int) -> BlocksOffered:
+    made = [rig.samples.flashblock(index, "l2") for index in indices]
+    flashblocks = tuple((rig.samples.frame(one), one) for one in made)
+    return BlocksOffered(9, rig.samples.payload_id, Offer(5), None, flashblocks)
+
+
+def test_a_fallback_block_is_committed_as_flashblocks_before_it_is_answered(rig: Rig) -> None:
+    rig.open()
+    rig.ask()
+    offered = rig.tell(own_of_l2(rig, 0, 1))
+    assert of(offered, Offering) == [Offering(rig.frame(0, "l2")), Offering(rig.frame(1, "l2"))]
+    assert of(offered, AnswerFrom) == []
+    assert of(rig.commit(0, "l2"), AnswerEnvelope) == []
+    committed = rig.commit(1, "l2")
+    assert of(committed, AnswerEnvelope) == [AnswerEnvelope(9, rig.envelope("l2", "l2"), 2)]
+    assert of(committed, Stream) == [Stream(rig.frame(1, "l2", epoch=1))]
+
+
+def test_a_fallback_block_replaces_what_the_builder_had_merely_sent(rig: Rig) -> None:
+    rig.open()
+    rig.arrive(0)
+    rig.ask()
+    rig.tell(own_of_l2(rig, 0))
+    assert reasons(rig.arrive(1)) == [("flashblocks_late", "tail")]
+    assert of(rig.commit(0, "l2"), AnswerEnvelope) == [AnswerEnvelope(9, rig.envelope("l2"), 1)]
+
+
+@pytest.mark.parametrize("end", [Refused(b"", 0, "stale_epoch"), Tick()])
+def test_a_fallback_block_that_is_not_committed_is_answered_whole(rig: Rig, end: Fact) -> None:
+    identifier = rig.open()
+    rig.ask()
+    rig.tell(own_of_l2(rig, 0))
+    if isinstance(end, Refused):
+        end = Refused(identifier, 0, end.reason)
+    decided = rig.tell(end, after=L2_BLOCK_COMMIT_S_MAX)
+    assert of(decided, AskForBlocks) == [AskForBlocks(9, identifier, None, flashblocks=False)]
+    assert of(rig.tell(own_of_l2(rig, 0)), AnswerFrom) == [AnswerFrom(9, Source.L2)]
+
+
+@pytest.mark.parametrize("reason", ["follower", "dry run", "no pool", "no commits"])
+def test_where_nothing_may_be_streamed_the_fallback_block_is_answered_as_it_is(rig: Rig, reason: str) -> None:
+    if reason == "no commits":
+        rig.core.rules = Rules(commit_required=False)
+    if reason == "dry run":
+        rig.tell(ModeSet(ExecutionMode.DRY_RUN))
+    identifier = rig.open(leading=reason != "follower", no_tx_pool=reason == "no pool")
+    asked = of(rig.tell(PayloadAsked(9, identifier)), AskForBlocks)
+    assert [one.flashblocks for one in asked] == [False]
 
 
 def test_a_commit_while_the_client_is_asked_for_its_block_wins(rig: Rig) -> None:

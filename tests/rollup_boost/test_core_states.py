@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from flashblocks.rollup_boost.core import Core, Rules
+from flashblocks.rollup_boost.core import Core
 from flashblocks.rollup_boost.facts import (
     AnswerEnvelope,
     Applied,
@@ -33,6 +33,7 @@ from flashblocks.rollup_boost.facts import (
     Target,
     Tick,
 )
+from flashblocks.rollup_boost.rules import Rules
 from flashblocks.rollup_boost.selection import ExecutionMode, Offer
 
 SALTS = ("", "other")
@@ -54,6 +55,7 @@ def machine(samples: SimpleNamespace, commit_required: bool) -> type[RuleBasedSt
             self.answered = 0
             self.asked = False
             self.judged: set[bytes] = set()
+            self.made_by_l2: set[bytes] = set()
 
         def tell(self, fact: Fact) -> None:
             for decision in self.core.step(fact, self.now):
@@ -67,7 +69,7 @@ def machine(samples: SimpleNamespace, commit_required: bool) -> type[RuleBasedSt
                     self.applying.append(decision)
                 case Offering(frame):
                     assert frame.digest in self.judged, "offered without a verdict"
-                    assert not self.asked, "offered after getPayload"
+                    assert not self.asked or frame.digest in self.made_by_l2, "offered after getPayload"
                     self.offers.append(frame)
                 case Stream(frame):
                     expected = len(self.streamed)
@@ -172,11 +174,17 @@ def machine(samples: SimpleNamespace, commit_required: bool) -> type[RuleBasedSt
                 self.asked = True
             self.tell(PayloadAsked(7, samples.payload_id))
 
-        @rule(has_l2=st.booleans())
-        def blocks(self, has_l2: bool) -> None:
-            if self.asks:
-                asked = self.asks.pop()
-                self.tell(BlocksOffered(asked.token, asked.client_id, Offer(1) if has_l2 else None, None))
+        @rule(has_l2=st.booleans(), flashblocks=st.integers(0, 2))
+        def blocks(self, has_l2: bool, flashblocks: int) -> None:
+            if not self.asks:
+                return
+            asked = self.asks.pop()
+            made = [samples.flashblock(index, "l2") for index in range(flashblocks)] if asked.flashblocks else []
+            own = tuple((samples.frame(one), one) for one in made)
+            if has_l2:
+                self.made_by_l2 |= {frame.digest for frame, _ in own}
+                self.judged |= self.made_by_l2
+            self.tell(BlocksOffered(asked.token, asked.client_id, Offer(1) if has_l2 else None, None, own))
 
         @invariant()
         def sound(self) -> None:
