@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 METRIC = "flashblocks_stage_seconds"
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
+NOT_OF_TRANSACTIONS = frozenset((names.PUBLISH, names.PENDING))
+"""Of a transaction's trace the one is too short to see, and the other is what `PRECONFIRM` shows."""
+
 
 class Stages:
     """One component's door to traces and to the histogram of stages. Times are Unix seconds."""
@@ -71,6 +74,8 @@ class Stages:
             attributes.update(more)
         root = root_of(context.build)
         own = self.tracer.span(root, stage, start, end, attributes, kind=kind, error=error, links=[context.build])
+        if stage in NOT_OF_TRANSACTIONS:
+            return
         for tx_hash in context.transactions:
             attributes = {**attributes, names.TX_HASH: "0x" + tx_hash.hex()}
             trace = transaction_root(tx_hash)

@@ -1,0 +1,212 @@
+"""A real cluster sends its traces to a real OTLP receiver: whole trees, also when the leader dies in the middle."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from tracing import names
+from tracing.context import transaction_root
+from tracing.reading import Span, orphans, root
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
+
+NAME = "traces"
+COMMAND_S_MAX = 240.0
+ARRIVAL_S_MAX = 30.0
+FLASHBLOCKS = Path(sys.executable).with_name("flashblocks")
+TRANSACTION_SERVICES = {"rpc-node", "ingress", "builder", "rollup-boost", "conductor", "websocket-proxy"}
+
+
+class Receiver:
+    """An OTLP/HTTP receiver on a free port."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        received = self.spans
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                raw = self.rfile.read(int(self.headers["Content-Length"]))
+                assert self.path == "/v1/traces"
+                received.extend(spans_of(ExportTraceServiceRequest.FromString(raw)))
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, *_: Any) -> None: ...
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def traces(self) -> dict[str, list[Span]]:
+        found: dict[str, dict[str, Span]] = defaultdict(dict)
+        for span in list(self.spans):
+            found[span.trace_id][span.span_id] = span
+        return {trace_id: list(spans.values()) for trace_id, spans in found.items()}
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def spans_of(request: ExportTraceServiceRequest) -> Iterator[Span]:
+    for resource in request.resource_spans:
+        who = {each.key: each.value.string_value for each in resource.resource.attributes}
+        for scope in resource.scope_spans:
+            for span in scope.spans:
+                values = {each.key: each.value for each in span.attributes}
+                yield Span(
+                    trace_id=span.trace_id.hex(),
+                    span_id=span.span_id.hex(),
+                    parent_id=span.parent_span_id.hex(),
+                    name=span.name,
+                    service=who["service.name"],
+                    instance=who["service.instance.id"],
+                    start=span.start_time_unix_nano / 1e9,
+                    end=span.end_time_unix_nano / 1e9,
+                    attributes={key: value.string_value or value.int_value for key, value in values.items()},
+                    error=span.status.message if span.status.code == 2 else None,
+                    links=tuple((link.trace_id.hex(), link.span_id.hex()) for link in span.links),
+                )
+
+
+class Cluster:
+    def __init__(self, directory: Path) -> None:
+        self._environment = {**os.environ, "FLASHBLOCKS_RUN_ROOT": str(directory)}
+
+    def run(self, *words: str) -> str:
+        done = subprocess.run(
+            [FLASHBLOCKS, *words, "--name", NAME],
+            env=self._environment,
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_S_MAX,
+            check=False,
+        )
+        assert done.returncode == 0, f"flashblocks {' '.join(words)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def cluster(receiver: Receiver) -> Iterator[Cluster]:
+    directory = Path(f"/tmp/flashblocks-otlp-{os.getpid()}")  # short: Ray's socket paths end at 107 bytes
+    directory.mkdir(mode=0o700)
+    made = Cluster(directory)
+    try:
+        made.run("up", "--groups", "3", "--otlp", receiver.url, "--detach", "--json")
+        yield made
+    finally:
+        made.run("down")
+        if directory.exists():  # down removes it with the last cluster
+            directory.rmdir()
+
+
+def arrived(receiver: Receiver, wanted: Callable[[dict[str, list[Span]]], Any], what: str) -> Any:
+    deadline = time.monotonic() + ARRIVAL_S_MAX
+    while not (found := wanted(receiver.traces())):
+        assert time.monotonic() < deadline, f"{what}: not in what {len(receiver.spans)} spans tell"
+        time.sleep(0.2)
+    return found
+
+
+def roots_named(traces: dict[str, list[Span]], name: str) -> list[list[Span]]:
+    return [spans for spans in traces.values() if (whole := root(spans)) is not None and whole.name == name]
+
+
+def check_tree(spans: list[Span]) -> None:
+    assert [span.name for span in spans if not span.parent_id] == [names.SEND]
+    assert not orphans(spans)
+    tx_hash = next(span.attributes[names.TX_HASH] for span in spans if not span.parent_id)
+    assert spans[0].trace_id == f"{transaction_root(bytes.fromhex(tx_hash[2:])).trace_id:032x}"
+
+
+def test_every_transaction_is_one_unbroken_tree(cluster: Cluster, receiver: Receiver) -> None:
+    report = json.loads(cluster.run("load", "--tps", "5", "--duration", "4", "--json"))
+    assert report["sealed"] == 20
+
+    def whole(traces: dict[str, list[Span]]) -> list[list[Span]]:
+        found = roots_named(traces, names.SEND)
+        return (
+            found if len(found) >= 20 and all(names_of(spans) >= {names.ADMIT, names.POOL} for spans in found) else []
+        )
+
+    trees = arrived(receiver, whole, "twenty traces of transactions")
+    assert len(trees) == 20
+    for spans in trees:
+        check_tree(spans)
+    complete = [spans for spans in trees if {span.service for span in spans} == TRANSACTION_SERVICES]
+    assert len(complete) >= 18  # one that was in a flashblock nobody committed has its second life in the block
+    include = next(span for span in complete[0] if span.name == names.INCLUDE)
+    assert include.links and include.links[0][0] != include.trace_id
+    assert include.links[0] in {(span.trace_id, span.span_id) for span in receiver.spans if span.name == names.BUILD}
+
+
+def test_a_blocks_trace_joins_seven_services_on_every_group(cluster: Cluster, receiver: Receiver) -> None:
+    services = (TRANSACTION_SERVICES - {"ingress"}) | {"op-node"}
+
+    def complete(traces: dict[str, list[Span]]) -> list[list[Span]]:
+        return [
+            spans
+            for spans in roots_named(traces, names.BLOCK)
+            if {span.service for span in spans} >= services
+            and len({span.instance for span in spans if span.name == names.IMPORT}) == 3
+        ]
+
+    for spans in arrived(receiver, complete, "a whole block"):
+        assert not orphans(spans)
+        assert {names.FORKCHOICE_UPDATED, names.GET_PAYLOAD, names.SEAL} <= names_of(spans)
+        built = {span.attributes[names.FLASHBLOCK_INDEX] for span in spans if span.name == names.BUILD}
+        committed = {span.attributes[names.FLASHBLOCK_INDEX] for span in spans if span.name == names.COMMIT}
+        assert committed
+        assert committed <= built
+
+
+def test_a_killed_leader_breaks_no_tree_and_the_failover_has_its_own(cluster: Cluster, receiver: Receiver) -> None:
+    result = json.loads(cluster.run("drill", "kill-leader", "--count", "1", "--tps", "10", "--json"))
+    assert result["verdict"] == "pass", result
+
+    def lost(traces: dict[str, list[Span]]) -> list[list[Span]]:
+        failovers = roots_named(traces, names.FAILOVER)
+        return [spans for spans in failovers if root(spans).attributes[names.CAUSE] == "leader lost"]  # type: ignore[union-attr]
+
+    steps = arrived(receiver, lost, "the failover")[-1]
+    assert not orphans(steps)
+    own = sorted((span for span in steps if span.parent_id), key=lambda span: (span.start, span.end))
+    assert {span.name for span in own} == {
+        names.DETECT,
+        names.ELECT,
+        names.CLAIM,
+        names.CATCH_UP,
+        names.RESUME,
+        names.FIRST_FLASHBLOCK,
+    }
+    whole = root(steps)
+    assert whole is not None
+    assert own[0].start == whole.start
+    assert own[-1].end == whole.end
+    time.sleep(2.0)  # what is on its way belongs to the trees too
+    for spans in roots_named(receiver.traces(), names.SEND):
+        check_tree(spans)
+
+
+def names_of(spans: list[Span]) -> set[str]:
+    return {span.name for span in spans}
