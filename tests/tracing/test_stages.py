@@ -1,0 +1,356 @@
+"""Stages, builds, sends, blocks and failovers: which spans they make, and that none is left without its root."""
+
+import random
+from collections import defaultdict
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from prometheus_client import CollectorRegistry
+
+from tracing import names
+from tracing.building import SAMPLED_PER_FLASHBLOCK_MAX, SLOW_POOL_WAIT_S, BuildTrace
+from tracing.conducting import BlockTrace, FailoverTrace
+from tracing.context import (
+    FrameContext,
+    TraceRoot,
+    block_root,
+    failover_root,
+    parse_frame_context,
+    root_of,
+    transaction_root,
+)
+from tracing.otlp_json import spans_to_json
+from tracing.pending import PendingTrace
+from tracing.reading import Span, between_s, orphans, root, shares, spans_of_jaeger, spans_of_otlp, trace
+from tracing.sending import ERRORS_PER_S_MAX, WAITING_S_MAX, SendTrace
+from tracing.stages import METRIC, Stages
+from tracing.tracer import Tracer, no_tracer
+
+PAYLOAD = b"\3" * 8
+HASHES = [bytes([number]) * 32 for number in range(1, 41)]
+
+
+class Kept(SpanExporter):
+    def __init__(self):
+        self.lines = []
+
+    def export(self, spans):
+        self.lines.append(spans_to_json(spans))
+        return SpanExportResult.SUCCESS
+
+
+class Rig:
+    """One tracer and what it recorded."""
+
+    def __init__(self):
+        self._kept = Kept()
+        self.registry = CollectorRegistry()
+        self.tracer = Tracer("test", "0", self._kept)
+        self.stages = Stages(self.tracer, self.registry)
+
+    def spans(self):
+        self.tracer.close()
+        return [span for line in self._kept.lines for span in spans_of_otlp(line)]
+
+    def traces(self):
+        found = defaultdict(list)
+        for span in self.spans():
+            found[span.trace_id].append(span)
+        return found
+
+
+def hex_id(context):
+    return f"{context.trace_id:032x}"
+
+
+def test_any_span_leads_to_the_root_of_its_trace():
+    whole = block_root(901, PAYLOAD)
+    assert root_of(TraceRoot(whole.trace_id, 77)) == whole
+
+
+def test_a_frames_text_names_the_build_and_the_transactions():
+    context = FrameContext(TraceRoot(1 << 100, 7), tuple(HASHES[:2]))
+    assert parse_frame_context(context.text) == context
+    assert parse_frame_context(context.build.traceparent) == FrameContext(context.build)
+    assert parse_frame_context(context.build.traceparent + " zz") == FrameContext(context.build)
+    assert parse_frame_context("") is None
+
+
+def test_a_stage_is_a_span_of_the_block_and_of_each_traced_transaction_and_a_duration():
+    rig = Rig()
+    build = TraceRoot(block_root(901, PAYLOAD).trace_id, 99)
+    text = FrameContext(build, (HASHES[0],)).text
+    rig.stages.flashblock(text, names.JUDGE, 1.0, 1.5, number=7, index=2, payload_id=PAYLOAD, error="gap")
+    of_block, of_transaction = rig.spans()
+    assert of_block.trace_id == hex_id(build)
+    assert of_block.parent_id == f"{block_root(901, PAYLOAD).span_id:016x}"
+    assert of_block.links == ((hex_id(build), f"{99:016x}"),)
+    assert of_transaction.trace_id == hex_id(transaction_root(HASHES[0]))
+    assert of_transaction.links == ((of_block.trace_id, of_block.span_id),)
+    assert (of_block.error, of_block.attributes[names.FLASHBLOCK_INDEX]) == ("gap", 2)
+    assert rig.registry.get_sample_value(f"{METRIC}_sum", {"stage": names.JUDGE}) == 0.5
+
+
+def test_without_a_frames_text_only_the_duration_is_counted():
+    rig = Rig()
+    rig.stages.flashblock("", names.JUDGE, 1.0, 1.5, number=7, index=2, payload_id=PAYLOAD)
+    assert rig.spans() == []
+    assert rig.registry.get_sample_value(f"{METRIC}_count", {"stage": names.JUDGE}) == 1
+
+
+def test_a_tracer_that_is_off_makes_no_text_and_keeps_nothing():
+    builder = BuildTrace(Stages(no_tracer()), 901)
+    builder.arrived(HASHES[0], 1.0)
+    assert builder.built(PAYLOAD, 7, 1, 1.0, 2.0, HASHES[:1]) == ""
+
+
+def test_the_builder_traces_a_bounded_sample_the_slow_ones_and_all_after_a_failover():
+    rig = Rig()
+    builder = BuildTrace(rig.stages, 901)
+    slow = HASHES[-1]
+    for tx_hash in HASHES:
+        builder.arrived(tx_hash, 5.0 if tx_hash != slow else 5.0 - 2 * SLOW_POOL_WAIT_S)
+    foreign = b"\xfe" * 32
+    text = builder.built(PAYLOAD, 7, 1, 5.1, 5.2, [*HASHES, foreign])
+    chosen = parse_frame_context(text).transactions
+    assert chosen == (*HASHES[:SAMPLED_PER_FLASHBLOCK_MAX], slow)
+    builder.took_over()
+    assert parse_frame_context(builder.built(PAYLOAD, 7, 1, 5.1, 5.2, HASHES)).transactions == tuple(HASHES)
+    builder.published(PAYLOAD, 7, 1, HASHES, 5.3)
+    spans = rig.spans()
+    (include,) = [
+        span for span in spans if span.name == names.INCLUDE and span.trace_id == hex_id(transaction_root(slow))
+    ]
+    (wait,) = [span for span in spans if span.name == names.POOL and span.trace_id == include.trace_id]
+    assert (wait.start, wait.end, include.start, include.end) == (3.0, 5.1, 5.1, 5.3)
+    assert include.links[0] == [(span.trace_id, span.span_id) for span in spans if span.name == names.BUILD][-1]
+
+
+def test_a_build_that_is_given_up_leaves_its_transactions_waiting():
+    rig = Rig()
+    builder = BuildTrace(rig.stages, 901)
+    builder.arrived(HASHES[0], 1.0)
+    builder.built(PAYLOAD, 7, 1, 2.0, 2.1, HASHES[:1])
+    text = builder.built(PAYLOAD, 7, 2, 3.0, 3.1, HASHES[:1])
+    builder.published(PAYLOAD, 7, 2, HASHES[:1], 3.2)
+    assert parse_frame_context(text).transactions == (HASHES[0],)
+    assert [span.end for span in rig.spans() if span.name == names.POOL] == [3.0]
+
+
+def test_the_ingress_records_the_root_only_when_no_rpc_node_did():
+    rig = Rig()
+    ingress = SendTrace(rig.stages, names.ADMIT)
+    ours = transaction_root(HASHES[0]).traceparent
+    wallet = TraceRoot(5 << 70, 6)
+    ingress.took(HASHES[0], 1.0, 1.1, ours)
+    ingress.took(HASHES[1], 1.0, 1.1, wallet.traceparent)
+    text = FrameContext(TraceRoot(block_root(901, PAYLOAD).trace_id, 9), tuple(HASHES[:2])).text
+    ingress.seen(text, 7, 1, HASHES[:2], 1.4, 1.4)
+    traces = rig.traces()
+    assert [span.name for span in traces[hex_id(transaction_root(HASHES[0]))]] == [names.ADMIT]
+    whole = root(traces[hex_id(transaction_root(HASHES[1]))])
+    assert whole.name == names.SEND
+    assert whole.links == ((hex_id(wallet), f"{6:016x}"),)
+
+
+def test_a_refusal_is_a_trace_apart_and_bounded():
+    rig = Rig()
+    node = SendTrace(rig.stages, names.SEND)
+    for _ in range(ERRORS_PER_S_MAX + 20):
+        node.refused(HASHES[0], 1.0, 1.1, "", "nonce too low")
+    spans = rig.spans()
+    assert len(spans) == ERRORS_PER_S_MAX
+    assert {span.error for span in spans} == {"nonce too low"}
+    assert hex_id(transaction_root(HASHES[0])) not in {span.trace_id for span in spans}
+
+
+def test_a_refused_copy_does_not_forget_the_transaction_that_was_accepted():
+    rig = Rig()
+    node = SendTrace(rig.stages, names.SEND)
+    node.took(HASHES[0], 1.0, 1.0, "")
+    node.took(HASHES[0], 1.1, 1.1, "")
+    node.refused(HASHES[0], 1.1, 1.2, "", "already known")
+    node.seen("", 7, 1, HASHES[:1], 1.5, 1.5)
+    assert root(rig.traces()[hex_id(transaction_root(HASHES[0]))]).end == 1.5
+
+
+def test_what_is_never_seen_again_is_an_error():
+    rig = Rig()
+    node = SendTrace(rig.stages, names.SEND)
+    node.took(HASHES[0], 1.0, 1.0, "")
+    node.took(HASHES[1], 2.0 + WAITING_S_MAX, 2.0 + WAITING_S_MAX, "")
+    (lost,) = rig.spans()
+    assert (lost.name, lost.error) == (names.SEND, names.LOST)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=25, deadline=None)
+def test_no_span_is_without_its_root_whatever_is_republished_or_sealed_unseen(seed):
+    """The rpc-node and the ingress may hear of a flashblock with its text, without it, or only of the block."""
+    rig, dice = Rig(), random.Random(seed)
+    builder = BuildTrace(rig.stages, 901)
+    node, ingress = SendTrace(rig.stages, names.SEND), SendTrace(rig.stages, names.ADMIT)
+    pending = PendingTrace(rig.stages, node)
+    blocks = BlockTrace(rig.stages, 901, "a")
+    hashes = HASHES[: dice.randrange(1, 40)]
+    through_node = [tx_hash for tx_hash in hashes if dice.random() < 0.7]
+    for tx_hash in hashes:
+        header = ""
+        if tx_hash in through_node:
+            node.took(tx_hash, 1.0, 1.0, "")
+            header = transaction_root(tx_hash).traceparent
+        ingress.took(tx_hash, 1.0, 1.1, header)
+        builder.arrived(tx_hash, 1.1)
+    text = builder.built(PAYLOAD, 7, 1, 1.2, 1.3, hashes)
+    builder.published(PAYLOAD, 7, 1, hashes, 1.3)
+    rig.stages.flashblock(text, names.JUDGE, 1.3, 1.4, number=7, index=1, payload_id=PAYLOAD)
+    for sees in (ingress.seen, node.seen):
+        heard = dice.choice((text, "", None))
+        if heard is None:
+            sees("", 7, None, hashes, 1.6, 1.6)
+        elif sees == node.seen:
+            pending.arrived(b"d", 1.5)
+            pending.shown(heard, b"d", 7, 1, PAYLOAD, hashes, 1.6)
+        else:
+            sees(heard, 7, 1, hashes, 1.6, 1.6)
+    blocks.sealing(7, None, 1.0, 1.7)
+    blocks.sealed(7, "a", PAYLOAD, b"\5" * 32, 3, 1.8)
+    for spans in rig.traces().values():
+        assert len([span for span in spans if not span.parent_id]) == 1
+        assert not orphans(spans)
+
+
+def test_a_successor_tells_again_of_the_block_its_killed_leader_sealed_last():
+    rig = Rig()
+    blocks = BlockTrace(rig.stages, 901, "b")
+    blocks.began(7, 10.0)
+    blocks.sealed(7, "a", PAYLOAD, b"\5" * 32, 3, 11.0)
+    blocks.claimed(11.2, 11.3)
+    (whole,) = rig.spans()
+    assert (whole.name, whole.parent_id, whole.start, whole.end) == (names.BLOCK, "", 10.0, 11.0)
+    later = Rig()
+    blocks = BlockTrace(later.stages, 901, "b")
+    blocks.sealed(7, "a", PAYLOAD, b"\5" * 32, 3, 11.0)
+    blocks.claimed(13.0, 13.1)  # the leader had time to tell itself
+    blocks.claimed(None, 13.1)
+    assert later.spans() == []
+
+
+def test_a_fallback_block_is_in_the_trace_that_the_op_node_names():
+    rig = Rig()
+    blocks = BlockTrace(rig.stages, 901, "a")
+    named = block_root(901, PAYLOAD)
+    blocks.sealing(7, named, 1.0, 2.9)
+    blocks.sealed(7, "a", None, b"\5" * 32, 3, 3.0)
+    whole = root(rig.traces()[hex_id(named)])
+    assert (whole.start, whole.end, whole.attributes[names.OUTCOME]) == (1.0, 3.0, "fallback")
+
+
+def test_a_failover_is_told_in_its_six_steps_without_a_gap():
+    rig = Rig()
+    failover = FailoverTrace(rig.stages, 901)
+    failover.committed(False, 7, 3, 10.0)
+    failover.elected(True, 10.2, 10.3)
+    failover.claimed(4, 10.35)
+    failover.starting(10.36)
+    failover.started(10.40)
+    failover.committed(True, 7, 4, 10.5)
+    failover.committed(True, 7, 5, 10.7)
+    spans = trace(rig.spans(), hex_id(failover_root(901, 4)))
+    whole, *steps = spans
+    assert (whole.start, whole.end, whole.attributes[names.CAUSE]) == (10.0, 10.5, "leader lost")
+    assert [step.name for step in steps] == [
+        names.DETECT,
+        names.ELECT,
+        names.CLAIM,
+        names.CATCH_UP,
+        names.RESUME,
+        names.FIRST_FLASHBLOCK,
+    ]
+    for earlier, later in pairwise(steps):
+        assert earlier.end == later.start
+    assert between_s(spans) < 1e-6
+
+
+def test_a_hand_over_and_a_first_leader_are_told_apart():
+    causes = []
+    for last_commit, noticed in ((10.0, None), (None, None)):
+        rig = Rig()
+        failover = FailoverTrace(rig.stages, 901)
+        if last_commit is not None:
+            failover.committed(False, 7, 3, last_commit)
+        failover.elected(True, noticed, 10.3)
+        failover.claimed(4, 10.35)
+        failover.committed(True, 7, 4, 10.5)
+        causes.append(root(rig.spans()).attributes[names.CAUSE])
+    assert causes == ["transfer", "start"]
+
+
+def test_leadership_lost_before_the_first_flashblock_is_no_failover():
+    rig = Rig()
+    failover = FailoverTrace(rig.stages, 901)
+    failover.elected(True, None, 10.3)
+    failover.claimed(4, 10.35)
+    failover.elected(False, None, 10.4)
+    failover.committed(False, 7, 4, 10.5)
+    assert rig.spans() == []
+
+
+def span(name, start, end, parent="r", span_id=None):
+    return Span(
+        trace_id="t", span_id=span_id or name, parent_id=parent, name=name, service="s", instance="i", start=start,
+        end=end, attributes={},
+    )  # fmt: skip
+
+
+def test_time_is_shared_out_and_the_rest_lies_between():
+    spans = [
+        span("whole", 0.0, 10.0, "", "r"),
+        span("a", 1.0, 3.0),
+        span("a", 2.0, 4.0, span_id="a2"),
+        span("b", 9, 11),
+    ]
+    assert [(share.stage, share.seconds, share.count, share.seconds_max) for share in shares(spans)] == [
+        ("a", 4.0, 2, 2.0),
+        ("b", 2.0, 1, 2.0),
+    ]
+    assert between_s(spans) == 6.0
+    assert [each.name for each in orphans([*spans, span("c", 1, 2, "gone")])] == ["c"]
+
+
+def test_jaegers_answer_reads_as_our_files_do():
+    answer = {
+        "data": [
+            {
+                "processes": {"p1": {"serviceName": "builder", "tags": [{"key": names.GROUP, "value": "sequencer-0"}]}},
+                "spans": [
+                    {
+                        "traceID": "ab",
+                        "spanID": "1",
+                        "operationName": "block",
+                        "processID": "p1",
+                        "startTime": 2_000_000,
+                        "duration": 500_000,
+                        "references": [],
+                        "tags": [{"key": "epoch", "value": 3}],
+                    },
+                    {
+                        "traceID": "ab",
+                        "spanID": "2",
+                        "operationName": "flashblock judge",
+                        "processID": "p1",
+                        "startTime": 2_100_000,
+                        "duration": 1_000,
+                        "references": [{"refType": "CHILD_OF", "traceID": "ab", "spanID": "1"}],
+                        "tags": [{"key": "error", "value": True}, {"key": names.OUTCOME, "value": "gap"}],
+                    },
+                ],
+            }
+        ]
+    }
+    whole, judge = spans_of_jaeger(answer)
+    assert (whole.service, whole.instance, whole.start, whole.end) == ("builder", "sequencer-0", 2.0, 2.5)
+    assert whole.attributes["epoch"] == 3
+    assert (judge.parent_id, judge.error) == (whole.span_id, "gap")
