@@ -98,6 +98,7 @@ class Conductor:
         self.stream = Stream(self.raft, settings.name, log, self.trace)
         self.sequencer = SequencerHandle(settings.op_node_url, lambda: self.raft.ledger, log)
         self.sequencer.headers = self.trace.headers
+        self.trace.bind(lambda: self.stream.publisher.epoch is not None)
         self.adoption = Adoption(self.raft, settings.name, settings.execution_url, log)
         self.sequencer.bind(lambda: self.control.active and self.control.leader, self._on_pushed, self._adopt)
         self.peers = ConductorPeers(settings.peer_urls, settings.name, self.raft, log)

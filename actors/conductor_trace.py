@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from actors.rpc_server import CALLER
 from actors.sidecar import read_chain_id
@@ -29,7 +30,23 @@ class ConductorTrace:
         self.blocks = BlockTrace(self.stages, chain_id, node)
         self.failover = FailoverTrace(self.stages, chain_id)
         self._raft, self._node = raft, node
+        self._publishes: Callable[[], bool] = lambda: False
+        self._make_metrics()
         self._offers: dict[tuple[int, int], tuple[float, str]] = {}
+
+    def bind(self, publishes: Callable[[], bool]) -> None:
+        """Say how to know whether this node feeds the public stream."""
+        self._publishes = publishes
+
+    def _make_metrics(self) -> None:
+        for name, text, value in (
+            ("conductor_leader", "1 while this node leads in Raft", lambda: self._raft.is_leader),
+            ("conductor_publishing", "1 while this node feeds the public stream", lambda: bool(self._publishes())),
+            ("ledger_head", "Newest sealed block in this node's ledger", lambda: self._raft.ledger.head_number),
+            ("ledger_epoch", "Newest epoch in this node's ledger", lambda: self._raft.ledger.epoch),
+        ):
+            gauge = Gauge(f"flashblocks_{name}", text, registry=self.registry)
+            gauge.set_function(value)
 
     def on_event(self, event: Event, replayed: bool) -> None:
         """The ledger applied something on this node."""

@@ -30,6 +30,9 @@ class FollowerMetrics:
         self.divergences = Counter(
             "flashblocks_divergence", "Blocks sealed with other content than was streamed", registry=registry
         )
+        self.lost = Counter(
+            "flashblocks_preconfirmations_lost", "Transactions shown that the sealed block lacks", registry=registry
+        )
         self.resends = Counter("flashblocks_resends", "Times missing flashblocks were asked for", registry=registry)
         age = Gauge("flashblocks_stream_age_seconds", "Seconds since the last flashblock", registry=registry)
         age.set_function(lambda: _number(follower.stream_age_s()))

@@ -335,6 +335,7 @@ class PreconfFollower:
             self._snapshot = None
         if gone.divergent:
             self.metrics.divergences.inc()
+        self.metrics.lost.inc(len(gone.lost))
         if gone.reorg:
             self.metrics.reorgs.inc()
         self._log.warning(

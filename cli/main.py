@@ -24,6 +24,7 @@ COMMANDS = {
     "leader": ("cli.leader", "show the leader, or hand the lead to another group"),
     "load": ("cli.load", "send transactions at a fixed rate and report latencies"),
     "trace": ("cli.trace", "where the time of a transaction, block or failover went"),
+    "metrics": ("cli.metrics", "every component's metrics as one, and targets for Prometheus"),
     "drill": ("chaos.cli", "break something on purpose and judge what subscribers saw"),
     "run": ("cli.run", "one component as a plain process, without Ray"),
     "genesis": ("cli.genesis", "print the genesis of the development chain"),

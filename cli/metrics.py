@@ -1,0 +1,118 @@
+"""``flashblocks metrics``: every component's metrics as one text, and the targets for Prometheus' HTTP discovery."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+from cli.output import CommandError, note, say, say_json
+from cli.running import add_name, endpoints, find
+
+SCRAPE_S_MAX = 2.0
+TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+DOORS = ("engine", "rpc", "http", "ws")
+"""Where a component answers /metrics: its first address of these kinds."""
+
+
+def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
+    """Add the options."""
+    add_name(parser)
+    parser.add_argument("--targets", action="store_true", help="print the targets as Prometheus' HTTP discovery wants")
+    parser.add_argument(
+        "--serve", metavar="HOST:PORT", help="serve /metrics (all of them) and /targets there until Ctrl-C"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print or serve."""
+    found = endpoints(find(options.name))
+    if options.serve:
+        return _serve(options.serve, found)
+    if options.targets:
+        say_json(targets(found))
+    else:
+        say(asyncio.run(collect(found)).rstrip())
+    return 0
+
+
+def doors(found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
+    """(host:port, labels) of every component in ``endpoints.json``."""
+    for group in found["groups"]:
+        for component, entry in group["actors"].items():
+            yield _door(entry), {"component": component, "name": group["name"]}
+    for component, kind in (("websocket-proxy", "proxies"), ("rpc-node", "rpc_nodes"), ("ingress", "ingress")):
+        entries = found[kind] if isinstance(found[kind], list) else [found[kind]]
+        for entry in entries:
+            yield _door(entry), {"component": component, "name": str(entry.get("name", component))}
+
+
+def _door(entry: Any) -> str:
+    if isinstance(entry, str):
+        return urlsplit(entry).netloc
+    return urlsplit(next(entry[kind] for kind in DOORS if kind in entry)).netloc
+
+
+def targets(found: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The answer of Prometheus' HTTP service discovery (`http_sd_config`)."""
+    return [{"targets": [door], "labels": {**labels, "cluster": found["name"]}} for door, labels in doors(found)]
+
+
+async def collect(found: Mapping[str, Any]) -> str:
+    """Every component's metrics, labelled; who does not answer is left out and counted in `flashblocks_scrape_up`."""
+    import aiohttp
+
+    from tracing.exposition import merge
+
+    async def scrape(session: aiohttp.ClientSession, door: str) -> str | None:
+        try:
+            async with session.get(f"http://{door}/metrics") as response:
+                text: str = await response.text()
+                return text if response.status == 200 else None
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            return None
+
+    all_doors = list(doors(found))
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SCRAPE_S_MAX)) as session:
+        texts = await asyncio.gather(*(scrape(session, door) for door, _ in all_doors))
+    parts = []
+    for (_, labels), text in zip(all_doors, texts, strict=True):
+        parts.append((labels, f"flashblocks_scrape_up {int(text is not None)}\n{text or ''}"))
+    return merge(parts)
+
+
+def _serve(address: str, found: Mapping[str, Any]) -> int:
+    import orjson
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            """Answer a scrape or a discovery."""
+            if self.path == "/metrics":
+                self._answer(200, TEXT_TYPE, asyncio.run(collect(found)).encode())
+            elif self.path == "/targets":
+                self._answer(200, "application/json", orjson.dumps(targets(found)))
+            else:
+                self._answer(404, "text/plain", b"/metrics or /targets\n")
+
+        def _answer(self, status: int, content_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: Any) -> None:
+            """Say nothing of each request."""
+
+    host, _, port = address.rpartition(":")
+    try:
+        server = ThreadingHTTPServer((host or "127.0.0.1", int(port)), Handler)
+    except (OSError, ValueError) as error:
+        raise CommandError(f"--serve {address}: {error}") from None
+    note(f"http://{server.server_address[0]!s}:{server.server_address[1]}/metrics and /targets; Ctrl-C ends it")
+    with server:
+        server.serve_forever()
+    return 0
