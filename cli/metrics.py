@@ -51,9 +51,8 @@ def doors(found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _door(entry: Any) -> str:
-    if isinstance(entry, str):
-        return urlsplit(entry).netloc
-    return urlsplit(next(entry[kind] for kind in DOORS if kind in entry)).netloc
+    url: str = entry if isinstance(entry, str) else next(entry[kind] for kind in DOORS if kind in entry)
+    return urlsplit(url).netloc
 
 
 def targets(found: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 
 SUFFIXES = ("_bucket", "_count", "_sum", "_created", "_total")
-_SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?( .+)")
+_SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?( [-+0-9NIe.][-+0-9A-Za-z. ]*)")
 
 
 def merge(parts: Iterable[tuple[Mapping[str, str], str]]) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from tracing import names
 from tracing.context import transaction_root
+from tracing.exposition import names_in
 from tracing.reading import Span, orphans, root
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
@@ -24,6 +26,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 NAME = "traces"
 COMMAND_S_MAX = 240.0
 ARRIVAL_S_MAX = 30.0
+GRAFANA = Path(__file__).parents[2] / "docs/grafana"
 FLASHBLOCKS = Path(sys.executable).with_name("flashblocks")
 TRANSACTION_SERVICES = {"rpc-node", "ingress", "builder", "rollup-boost", "conductor", "websocket-proxy"}
 
@@ -208,5 +211,31 @@ def test_a_killed_leader_breaks_no_tree_and_the_failover_has_its_own(cluster: Cl
         check_tree(spans)
 
 
+def metrics_of(expression: str) -> set[str]:
+    """The metrics a PromQL expression reads: what is a word outside selectors and is neither function nor label."""
+    bare = re.sub(r"\{[^}]*\}|\[[^\]]*\]|\bby \([^)]*\)", "", expression)
+    return set(re.findall(r"[a-z_]+(?![a-z_]*\()\b", bare)) - {"sum", "max", "by", "and", "or"}
+
+
 def names_of(spans: list[Span]) -> set[str]:
     return {span.name for span in spans}
+
+
+def test_dashboard_and_alerts_ask_for_metrics_that_are_exported(cluster: Cluster) -> None:
+    exported = names_in(cluster.run("metrics"))
+    dashboard = json.loads((GRAFANA / "dashboard.json").read_text())
+    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    asked += re.findall(r"^ +expr: (.+)$", (GRAFANA / "alerts.yml").read_text(), re.MULTILINE)
+    assert len(asked) > 30
+    for expression in asked:
+        wanted = metrics_of(expression)
+        assert wanted, expression
+        assert wanted <= exported, f"{expression}: nobody exports {wanted - exported}"
+
+
+def test_every_component_is_a_target_and_answers(cluster: Cluster) -> None:
+    found = json.loads(cluster.run("metrics", "--targets"))
+    assert len(found) == 3 * 5 + 2 + 1 + 1
+    assert len({target["targets"][0] for target in found}) == len(found)
+    up = re.findall(r"^flashblocks_scrape_up\{.*\} (\d)$", cluster.run("metrics"), re.MULTILINE)
+    assert up == ["1"] * len(found)
