@@ -2,7 +2,11 @@
 
 import io
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from rich.console import Console
@@ -103,3 +107,54 @@ def test_a_broken_line_hides_nothing_else(data_dir):
     (path,) = (data_dir / "rpc-0").rglob("*.jsonl")
     path.write_bytes(b'{"resourceSpans":[{' + b"\n" + path.read_bytes() + b'{"resourceSp')
     assert len(read_files(data_dir / "rpc-0")) == 2
+
+
+class _Jaeger(BaseHTTPRequestHandler):
+    """Answers the two questions of Jaeger's query API, in its own form."""
+
+    spans: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = parse_qs(url.query)
+        spans = self.spans
+        if url.path == "/api/traces":
+            wanted = json.loads(query["tags"][0]) if "tags" in query else {}
+            assert query["service"] == ["conductor"]
+            tags = [{tag["key"]: tag["value"] for tag in span["tags"]} for span in spans]
+            hit = any(wanted.items() <= {key: str(value) for key, value in own.items()}.items() for own in tags)
+            spans = spans if hit else []
+        elif url.path != f"/api/traces/{spans[0]['traceID']}":
+            self.send_error(404)
+            return
+        body = json.dumps({"data": [{"processes": {"p": {"serviceName": "conductor"}}, "spans": spans}]}).encode()
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None: ...
+
+
+def test_jaeger_is_asked_instead_of_the_files(capsys):
+    root = failover_root(901, 4)
+    span = {"traceID": f"{root.trace_id:x}".zfill(32), "processID": "p", "references": []}
+    parent = {"refType": "CHILD_OF", "traceID": span["traceID"], "spanID": f"{root.span_id:016x}"}
+    cause = [{"key": names.CAUSE, "value": "leader lost"}, {"key": names.BLOCK_NUMBER, "value": 22}]
+    whole = {"spanID": f"{root.span_id:016x}", "operationName": names.FAILOVER, "startTime": 10**6, "duration": 200}
+    claim = {"spanID": "2", "operationName": names.CLAIM, "startTime": 10**6 + 20, "duration": 50}
+    _Jaeger.spans = [{**span, **whole, "tags": cause}, {**span, **claim, "tags": [], "references": [parent]}]
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Jaeger)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    try:
+        assert main(["trace", "last-failover", "--jaeger", url, "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert (found["name"], found["complete"], found["stages"][0]["total_ms"]) == (names.FAILOVER, True, 0.05)
+        assert found["jaeger"] == f"{url}/trace/{found['trace_id']}"
+        assert main(["trace", "0x" + "00" * 32, "--jaeger", url]) == 1
+        assert main(["trace", "23", "--jaeger", url]) == 1
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
