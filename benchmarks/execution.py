@@ -66,7 +66,7 @@ def real_blocks(repeats: int) -> dict[str, Any]:
 
     program.cache.programs.clear()
     cold = cpu(all_blocks)
-    for _ in range(4):
+    for _ in range(program.HOT_VISITS):
         all_blocks()
     dump = program.cache.dump()
     program.cache.programs.clear()

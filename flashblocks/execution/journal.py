@@ -130,8 +130,12 @@ class Journal:
 
     def write(self, address: bytes, record: Record | None) -> None:
         """Replace an account's record."""
-        self.undo.append((self.accounts, address, self.record(address)))
-        self.accounts[address] = record
+        accounts = self.accounts
+        old = accounts.get(address, _UNREAD)
+        if old is _UNREAD:
+            old = self.record(address)
+        self.undo.append((accounts, address, old))
+        accounts[address] = record
         self._dirty_accounts.add(address)
 
     def get_balance(self, address: bytes) -> int:

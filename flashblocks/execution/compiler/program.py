@@ -18,19 +18,18 @@ from eth.exceptions import Halt, InvalidInstruction, InvalidJumpDestination, Out
 from flashblocks.execution.block_state import BlockState
 from flashblocks.execution.code import Code
 from flashblocks.execution.compiler import runtime
-from flashblocks.execution.compiler.opcodes import JUMP, JUMPI
+from flashblocks.execution.compiler.stepping import Step, make_steps, step_by_step
 from flashblocks.execution.compiler.trace import TRACE_LIMIT_OPS, TraceBuilder
 
-# Compiling a trace takes as long as some twenty visits on py-evm's opcodes, and half of all traces are visited once.
-HOT_VISITS = 2
+# Compiling a trace takes as long as some twenty visits without one, and half of all traces are visited once.
+HOT_VISITS = 16
 # Beyond the budget only loops are compiled, and short traces of them: an attacker who makes many then gains little.
-HOT_VISITS_BEYOND_BUDGET = 16
+HOT_VISITS_BEYOND_BUDGET = 32
 TRACE_LIMIT_OPS_BEYOND_BUDGET = 64
 VISIT_BYTES = 100
 TRACE_BYTES_PER_OP = 150  # measured, CPython 3.11
 TRACE_CACHE_LIMIT_BYTES = 160 << 20
 CLOCK_EVERY_TRACES = 16
-CLOCK_EVERY_STEPS = 256
 
 COMPILER_VERSION = 2  # raise it with every change to the traces' source
 DUMP_HEAD = f"evm traces {COMPILER_VERSION} {sys.implementation.cache_tag} {sys.hexversion:x}\n".encode()
@@ -53,6 +52,7 @@ class Program:
         self.ops = 0
         self.namespace = {
             **_NAMES,
+            "step_by_step": self.step,
             "CODE": self.code,
             "DESTINATIONS": self.destinations,
             "OPCODES": opcodes,
@@ -70,6 +70,10 @@ class Program:
     def size_bytes(self) -> int:
         """What the program takes in memory, about."""
         return len(self.code) + TRACE_BYTES_PER_OP * self.ops + VISIT_BYTES * len(self.visits)
+
+    def step(self, frame: Any, pc: int) -> int:
+        """Run from `pc` to the next jump without a trace: where none fits the stack, or none is worth compiling."""
+        return step_by_step(frame, pc, steps_for(self.opcodes, self.namespace["call"]), self.destinations)
 
     def visit(self, start: int, state: BlockState) -> TraceFunction | None:
         """The trace at `start` once it is worth compiling, None while it is not."""
@@ -174,6 +178,17 @@ class TraceCache:
 cache = TraceCache()
 
 
+_steps: dict[Callable[..., tuple[int, int]], list[Step | None]] = {}
+
+
+def steps_for(opcodes: dict[int, Any], call: Callable[..., tuple[int, int]]) -> list[Step | None]:
+    """The single-opcode traces, made when the first code runs."""
+    found = _steps.get(call)
+    if found is None:
+        found = _steps[call] = make_steps(opcodes, {**_NAMES, "call": call, "OPCODES": opcodes})
+    return found
+
+
 def link(compiled: Any, namespace: dict[str, Any]) -> TraceFunction:
     """The function that a trace's module defines."""
     names = dict(namespace)
@@ -199,41 +214,13 @@ def run(frame: Any, call: Callable[..., tuple[int, int]]) -> None:
                 trace = program.visit(pc, state)
                 if trace is not None:  # compiling took time
                     frame.check_deadline()
-            pc = step_by_step(frame, pc) if trace is None else trace(frame, stack, meter, memory, state, message, me)
+            pc = program.step(frame, pc) if trace is None else trace(frame, stack, meter, memory, state, message, me)
             left -= 1
             if not left:
                 left = CLOCK_EVERY_TRACES
                 frame.check_deadline()
     except Halt:
         pass
-
-
-def step_by_step(frame: Any, pc: int) -> int:
-    """py-evm's own opcodes from `pc` to the next jump that is taken; gives where it leads (STOP and RETURN raise Halt).
-
-    The exact way for whatever no trace fits: a stack too low or too high, and code beyond the compile budget.
-    """
-    stream = frame.code
-    stream.program_counter = pc
-    values = frame._stack.values
-    opcodes = frame.opcodes
-    left = CLOCK_EVERY_STEPS
-    for opcode in stream:
-        function = opcodes.get(opcode)
-        if function is None:
-            raise InvalidInstruction(f"invalid opcode 0x{opcode:x}")
-        before = stream.program_counter
-        function(computation=frame)
-        left -= 1
-        if not left:
-            left = CLOCK_EVERY_STEPS
-            frame.check_deadline()
-        if opcode in (JUMP, JUMPI) and stream.program_counter != before:
-            break
-    for index, value in enumerate(values):
-        if type(value) is not int:
-            values[index] = int.from_bytes(value, "big")
-    return int(stream.program_counter)
 
 
 _NAMES: dict[str, Any] = {
@@ -243,7 +230,6 @@ _NAMES: dict[str, Any] = {
     "Revert": Revert,
     "WORD_MAX": runtime.WORD_MAX,
     "SIGN_BIT": runtime.SIGN_BIT,
-    "step_by_step": step_by_step,
     **{
         function.__name__: function
         for function in (

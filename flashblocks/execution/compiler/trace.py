@@ -176,7 +176,7 @@ class TraceBuilder:
         code, known = self.code, self.known
         while not self.done:
             pc = self.pc
-            if pc >= len(code):
+            if pc >= len(code) and count < self.limit:
                 self.stop()
                 break
             if count >= self.limit or pc in passed:
