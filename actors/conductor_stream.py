@@ -96,11 +96,13 @@ class Stream:
             self._traceparents.pop((event.number, event.index), ""),
             event.body,
         )
-        if self.publisher.publishes(event.epoch, event.node):
-            began = time.perf_counter()
+        began, published = time.time(), self.publisher.publishes(event.epoch, event.node)
+        if published:
             self._publish(frame)
-            self._trace.published(frame, time.perf_counter() - began)
+        ended = time.time()
         self._send(CommittedFrame(frame))
+        if published:
+            self._trace.published(frame, began, ended)
 
     def _on_claimed(self, event: Claimed) -> None:
         if self.publisher.on_claimed(event.epoch, event.node, self._raft.is_leader):
@@ -121,8 +123,10 @@ class Stream:
         task.add_done_callback(self._offers.discard)
 
     async def _propose(self, frame: FlashblockFrame, epoch: int) -> None:
-        if frame.traceparent and len(self._traceparents) < TRACEPARENTS_MAX:
+        if frame.traceparent:
             self._traceparents[frame.key] = frame.traceparent
+            if len(self._traceparents) > TRACEPARENTS_MAX:
+                del self._traceparents[next(iter(self._traceparents))]
         command = Append(
             epoch=epoch,
             node=self._node,

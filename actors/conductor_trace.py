@@ -32,7 +32,7 @@ class ConductorTrace:
         self._raft, self._node = raft, node
         self._publishes: Callable[[], bool] = lambda: False
         self._make_metrics()
-        self._offers: dict[tuple[int, int], tuple[float, str]] = {}
+        self._offers: dict[tuple[int, int], float] = {}
 
     def bind(self, publishes: Callable[[], bool]) -> None:
         """Say how to know whether this node feeds the public stream."""
@@ -73,32 +73,22 @@ class ConductorTrace:
         """A judged flashblock is proposed now."""
         now = time.time()
         self.blocks.began(frame.number, now)
-        if len(self._offers) < OFFERS_REMEMBERED_MAX:
-            self._offers[frame.key] = (now, frame.traceparent)
+        self._offers[frame.key] = now
+        if len(self._offers) > OFFERS_REMEMBERED_MAX:  # of some nobody ever learns what became of them
+            del self._offers[next(iter(self._offers))]
 
     def refused(self, frame: FlashblockFrame, reason: str) -> None:
         """It was not committed."""
-        offer = self._offers.pop(frame.key, None)
-        if offer is not None:
-            self.stages.frame(frame, names.COMMIT, time.time() - offer[0], reason)
+        offered = self._offers.pop(frame.key, None)
+        if offered is not None:
+            self.stages.frame(frame, names.COMMIT, time.time() - offered, reason)
 
-    def published(self, frame: FlashblockFrame, took_s: float) -> None:
-        """It is committed, and was published in `took_s`."""
-        offer = self._offers.pop(frame.key, None)
-        now = time.time()
-        if offer is not None:
-            began, ended = offer[0], now - took_s
-            self.stages.flashblock(
-                frame.traceparent,
-                names.COMMIT,
-                began,
-                ended,
-                number=frame.number,
-                index=frame.index,
-                payload_id=frame.payload_id,
-                more={names.EPOCH: frame.epoch},
-            )
-        self.stages.frame(frame, names.PUBLISH, took_s, more={names.EPOCH: frame.epoch})
+    def published(self, frame: FlashblockFrame, committed: float, ended: float) -> None:
+        """It was committed at the one moment, and was published by the other."""
+        offered, more = self._offers.pop(frame.key, None), {names.EPOCH: frame.epoch}
+        if offered is not None:
+            self.stages.frame(frame, names.COMMIT, committed - offered, ended=committed, more=dict(more))
+        self.stages.frame(frame, names.PUBLISH, ended - committed, ended=ended, more=dict(more))
 
     def sealing(self, number: int, slot_start: float) -> None:
         """The op-node asks for this block's seal; its call names the block's trace."""

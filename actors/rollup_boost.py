@@ -316,10 +316,8 @@ class RollupBoost:
         frame, client = apply.frame, self._clients[apply.target]
         began = time.perf_counter()
         verdict = await client.apply(frame, lambda: self._prefix(apply.payload_id, frame))
-        took_s = time.perf_counter() - began
+        took_s, ended = time.perf_counter() - began, time.time()
         self.metrics.observe("flashblocks_apply_duration_seconds", took_s, target=apply.target.value)
-        if apply.target is Target.EXECUTION and frame.epoch == 0:
-            self.stages.frame(frame, names.JUDGE, took_s, verdict.error)
         self.tell(
             Applied(
                 apply.target,
@@ -331,6 +329,8 @@ class RollupBoost:
                 verdict.error,
             )
         )
+        if apply.target is Target.EXECUTION and frame.epoch == 0:  # after the offer is on its way
+            self.stages.frame(frame, names.JUDGE, took_s, verdict.error, ended=ended)
 
     def _prefix(self, payload_id: bytes, frame: FlashblockFrame) -> Envelope | None:
         block = self.core.blocks.get(payload_id)

@@ -89,9 +89,10 @@ class Stages:
         error: str | None = None,
         kind: SpanKind = SpanKind.INTERNAL,
         more: dict[str, Attribute] | None = None,
+        ended: float | None = None,
     ) -> None:
-        """Record a stage of a frame's flashblock that has just ended."""
-        now = time.time()
+        """Record a stage of a frame's flashblock that ended at `ended`, or just now."""
+        now = time.time() if ended is None else ended
         self.flashblock(
             frame.traceparent,
             stage,

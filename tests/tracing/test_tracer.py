@@ -116,4 +116,6 @@ def test_a_collector_that_is_gone_costs_nothing_but_spans(tmp_path):
     )
     for _ in range(10_000):
         tracer.span(TraceRoot(1, 2), "span", 1.0, 2.0, {})
+    tracer.close()
+    tracer.close()
     assert list(tmp_path.iterdir()) == []
