@@ -107,7 +107,8 @@ class Stream:
     def _on_claimed(self, event: Claimed) -> None:
         if self.publisher.on_claimed(event.epoch, event.node, self._raft.is_leader):
             frames = frames_to_republish(self._raft.ledger, event.epoch)
-            self._log.info("epoch claimed", epoch=event.epoch, republished=len(frames))
+            trace_id = self._trace.failover.trace_id(event.epoch)
+            self._log.info("epoch claimed", epoch=event.epoch, republished=len(frames), trace_id=trace_id)
             for frame in frames:
                 self._publish(frame)
         self._tell_leadership()

@@ -110,6 +110,10 @@ class FailoverTrace:
         if self._elected is not None:
             self._claimed = (epoch, now)
 
+    def trace_id(self, epoch: int) -> str:
+        """The id of the trace of the failover that ends in this epoch, for the log."""
+        return f"{failover_root(self._chain_id, epoch).trace_id:032x}"
+
     def starting(self, now: float) -> None:
         """The own sequencer is told to start (again, perhaps)."""
         if self._starting is None and self._claimed is not None:

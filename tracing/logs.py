@@ -16,7 +16,11 @@ from typing import Any
 import orjson
 import structlog
 
+from tracing.context import transaction_root
+
 LOG_FILE_BYTES_MAX = 64 * 1024 * 1024
+COLLECTOR_NEWS_S = 60.0
+TX_HASH_TEXT_LENGTH = 66
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Logger = structlog.typing.FilteringBoundLogger
@@ -87,6 +91,7 @@ def get_logger(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             structlog.processors.format_exc_info,
+            _name_trace,
             _encode,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
@@ -94,6 +99,14 @@ def get_logger(
         group=group,
     )
     return logger
+
+
+def _name_trace(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """What is said of a transaction (`tx`) gets the id of its trace."""
+    tx_hash = event.get("tx")
+    if isinstance(tx_hash, str) and len(tx_hash) == TX_HASH_TEXT_LENGTH:
+        event.setdefault("trace_id", f"{transaction_root(bytes.fromhex(tx_hash[2:])).trace_id:032x}")
+    return event
 
 
 def _encode(_logger: Any, _method: str, event: structlog.typing.EventDict) -> bytes:
@@ -111,8 +124,13 @@ class _Forward(logging.Handler):
     def __init__(self, logger: Logger) -> None:
         super().__init__(logging.WARNING)
         self._logger = logger
+        self._quiet_until = float("-inf")
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.name.startswith("opentelemetry"):  # a collector that is gone is news once a minute
+            if record.created < self._quiet_until:
+                return
+            self._quiet_until = record.created + COLLECTOR_NEWS_S
         write = self._logger.error if record.levelno >= logging.ERROR else self._logger.warning
         write(record.getMessage(), logger=record.name, exc_info=record.exc_info)
 

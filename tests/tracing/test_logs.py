@@ -7,7 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tracing.logs import LogFile, forward_standard_library, get_logger
+from tracing.context import transaction_root
+from tracing.logs import LogFile, Logger, forward_standard_library, get_logger
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -82,3 +83,32 @@ def test_warnings_of_the_standard_library_arrive(tmp_path: Path) -> None:
         root.setLevel(level)
     (line,) = lines(tmp_path / "a-0.jsonl")
     assert (line["event"], line["logger"], line["level"]) == ("broken pipe", "aiohttp.server", "error")
+
+
+def test_what_is_said_of_a_transaction_names_its_trace(tmp_path: Path) -> None:
+    log = get_logger("builder", 0, log_dir=tmp_path)
+    log.info("transaction dropped", tx="0x" + "ab" * 32)
+    log.info("something else", tx="0xab")
+    told, other = lines(tmp_path / "builder-0.jsonl")
+    assert told["trace_id"] == f"{transaction_root(bytes.fromhex('ab' * 32)).trace_id:032x}"
+    assert "trace_id" not in other
+
+
+def test_a_collector_that_is_gone_is_news_once_a_minute(tmp_path: Path) -> None:
+    (handler,) = forwarding(get_logger("a", 0, log_dir=tmp_path))
+    for at in (1000.0, 1010.0, 1059.0, 1061.0):
+        record = logging.LogRecord("opentelemetry.exporter.x", logging.WARNING, "", 0, "gone at %d", (int(at),), None)
+        record.created = at
+        handler.handle(record)
+    assert [line["event"] for line in lines(tmp_path / "a-0.jsonl")] == ["gone at 1000", "gone at 1061"]
+
+
+def forwarding(logger: Logger) -> list[logging.Handler]:
+    root = logging.getLogger()
+    before, level = root.handlers, root.level
+    try:
+        forward_standard_library(logger)
+        return root.handlers
+    finally:
+        root.handlers = before
+        root.setLevel(level)
