@@ -120,6 +120,13 @@ def test_bn254_pairing() -> None:
         assert same(precompiles.BN254_PAIRING, bad) is None
 
 
+def test_without_its_wheel_bn254_is_py_evms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precompiles, "bn254_library", lambda: None)
+    assert same(precompiles.BN254_ADD, bn_g1(2) + bn_g1(3)) == (bn_g1(5), 150)
+    assert same(precompiles.BN254_MULTIPLY, bn_g1(2) + word(3)) == (bn_g1(6), 6_000)
+    assert same(precompiles.BN254_PAIRING, b"") == (word(1), 45_000)
+
+
 def test_bn254_point_outside_the_subgroup_is_refused() -> None:
     from py_ecc.fields import optimized_bn128_FQ2 as Fq2
     from py_ecc.optimized_bn128 import b2
