@@ -63,7 +63,7 @@ class ConductorTrace:
             self.failover.committed(ours, event.number, 0, now)
         elif isinstance(event, Claimed) and ours:
             self.failover.claimed(event.epoch, now)
-            self.blocks.claimed(self._raft.leader_lost_at, now)
+            self.blocks.claimed(self._raft.leader_lost_at)
 
     def on_leadership(self, leading: bool, term: int) -> None:
         """Raft made this node the leader, or no longer."""

@@ -10,8 +10,8 @@ from tracing.stages import Stages
 from tracing.tracer import Attribute
 
 BLOCKS_REMEMBERED_MAX = 16
-NOTICED_S_MAX = 30.0
-"""A lost leader is the cause of an election for this long."""
+LATE_NEWS_S = 0.25
+"""How much later than it happened the event loop may hear of a commit: a leader lost before that was another one."""
 UNFLUSHED_S = 1.0
 """What a killed leader has recorded in its last second may be lost: its successor records those roots again."""
 
@@ -70,13 +70,13 @@ class BlockTrace:
         tracer.span(root, names.SEAL, seal_began, now, attributes)
         tracer.root(root, names.BLOCK, began, now, attributes)
 
-    def claimed(self, noticed_at: float | None, now: float) -> None:
+    def claimed(self, noticed_at: float | None) -> None:
         """This node leads from here on; a leader that died has perhaps not told of its last block."""
         last, self._others_last = self._others_last, None
         if last is None or noticed_at is None:
             return
         root, began, sealed_at, attributes = last
-        if noticed_at - sealed_at < UNFLUSHED_S and now - noticed_at < NOTICED_S_MAX:
+        if -LATE_NEWS_S < noticed_at - sealed_at < UNFLUSHED_S:
             self._stages.tracer.root(root, names.BLOCK, began, sealed_at, attributes)
 
 
@@ -102,8 +102,9 @@ class FailoverTrace:
         """Raft made this node the leader, or no longer; `noticed_at` is when the old one's connection broke."""
         self._claimed = self._starting = self._resumed = None
         self._elected = now if leading else None
-        recent = noticed_at is not None and now - noticed_at < NOTICED_S_MAX
-        self._noticed = noticed_at if recent else None
+        last = self._last_commit
+        this_one = noticed_at is not None and (last is None or noticed_at > last - LATE_NEWS_S)
+        self._noticed = noticed_at if this_one else None
 
     def claimed(self, epoch: int, now: float) -> None:
         """The claim is committed."""

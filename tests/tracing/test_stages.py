@@ -227,14 +227,16 @@ def test_a_successor_tells_again_of_the_block_its_killed_leader_sealed_last():
     blocks = BlockTrace(rig.stages, 901, "b")
     blocks.began(7, 10.0)
     blocks.sealed(7, "a", PAYLOAD, b"\5" * 32, 3, 11.0)
-    blocks.claimed(11.2, 11.3)
+    blocks.claimed(11.2)
     (whole,) = rig.spans()
     assert (whole.name, whole.parent_id, whole.start, whole.end) == (names.BLOCK, "", 10.0, 11.0)
     later = Rig()
     blocks = BlockTrace(later.stages, 901, "b")
     blocks.sealed(7, "a", PAYLOAD, b"\5" * 32, 3, 11.0)
-    blocks.claimed(13.0, 13.1)  # the leader had time to tell itself
-    blocks.claimed(None, 13.1)
+    blocks.claimed(13.0)  # the leader had time to tell itself
+    blocks.sealed(8, "a", PAYLOAD, b"\5" * 32, 3, 13.5)
+    blocks.claimed(13.0)  # it was another one's death
+    blocks.claimed(None)
     assert later.spans() == []
 
 
@@ -276,7 +278,7 @@ def test_a_failover_is_told_in_its_six_steps_without_a_gap():
 
 def test_a_hand_over_and_a_first_leader_are_told_apart():
     causes = []
-    for last_commit, noticed in ((10.0, None), (None, None)):
+    for last_commit, noticed in ((10.0, None), (10.0, 2.0), (None, None)):  # the second: another one was lost before
         rig = Rig()
         failover = FailoverTrace(rig.stages, 901)
         if last_commit is not None:
@@ -285,7 +287,7 @@ def test_a_hand_over_and_a_first_leader_are_told_apart():
         failover.claimed(4, 10.35)
         failover.committed(True, 7, 4, 10.5)
         causes.append(root(rig.spans()).attributes[names.CAUSE])
-    assert causes == ["transfer", "start"]
+    assert causes == ["transfer", "transfer", "start"]
 
 
 def test_leadership_lost_before_the_first_flashblock_is_no_failover():
