@@ -12,11 +12,12 @@ late one, as a frame that fails is undone as a whole.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from flashblocks.execution.compiler import opcodes as op
 from flashblocks.execution.compiler.runtime import WORD_MAX
 from flashblocks.execution.compiler.runtime import signextend as runtime_signextend
+from flashblocks.execution.compiler.words import Branch, Condition, Expression, Leave, Trace, Word, depth_of, is_literal
 
 TRACE_LIMIT_OPS = 300
 NESTING_LIMIT = 12  # of expressions; Python's own parser gives up at a hundred parentheses
@@ -26,51 +27,6 @@ GAS_LOG_TOPIC = 375
 
 _FOLDING = {"WORD_MAX": WORD_MAX, "signextend": runtime_signextend}
 _SLOT = re.compile(r"\bi(\d+)\b")
-
-
-class Expression(NamedTuple):
-    """A word that is not computed yet: Python without side effects over locals that never change, used at most once."""
-
-    text: str
-    depth: int  # how many expressions are nested in it, itself included
-
-
-class Condition(NamedTuple):
-    """A truth value that has not become a word: `text`, or its opposite."""
-
-    text: str
-    negated: bool = False
-    depth: int = 1
-
-    def render(self) -> str:
-        """As a Python expression."""
-        return f"not ({self.text})" if self.negated else self.text
-
-
-Word = str | Expression | Condition  # a local's name or a decimal literal; or something still to be computed
-
-
-class Leave(NamedTuple):
-    """Write the words back to the frame's stack and go on at `target`."""
-
-    words: tuple[str, ...]
-    window: int
-    target: str
-
-
-class Branch(NamedTuple):
-    """If `condition`: leave (or fail, where `failure` says how)."""
-
-    condition: str
-    leave: Leave
-    check: str | None  # a statement before leaving
-
-
-class Trace(NamedTuple):
-    """A finished trace."""
-
-    source: str
-    ops: int
 
 
 class TraceBuilder:
@@ -350,16 +306,6 @@ class TraceBuilder:
         else:
             text = []
         return [*text, f"return {leave.target}"]
-
-
-def is_literal(word: Word) -> bool:
-    """Whether a word is a constant of the code."""
-    return isinstance(word, str) and word.isdigit()
-
-
-def depth_of(word: Word) -> int:
-    """How deeply the word is nested when it is written in place."""
-    return 0 if isinstance(word, str) else word.depth
 
 
 def _end_of(at: str, size: int) -> str:
