@@ -385,6 +385,7 @@ class Conductor:
         if target is None:
             judged = self.peers.candidates(time.monotonic())
             target = judged[0].node if judged else None
+        self.trace.failover.handing_over(time.time())
         outcome = await self.raft.transfer_leadership(target, TRANSFER_S_MAX)
         ok = isinstance(outcome, Transferred) or not self.raft.is_leader
         self._transfers.labels(str(ok).lower()).inc()

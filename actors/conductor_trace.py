@@ -61,7 +61,9 @@ class ConductorTrace:
             payload_id = None if block is None else block.payload_id
             self.blocks.sealed(event.number, event.node, payload_id, event.block_hash, event.epoch, now)
             self.failover.committed(ours, event.number, 0, now)
-        elif isinstance(event, Claimed) and ours:
+        elif isinstance(event, Claimed) and not ours:
+            self.failover.claimed_elsewhere(event.epoch, now)
+        elif isinstance(event, Claimed):
             self.failover.claimed(event.epoch, now)
             self.blocks.claimed(self._raft.leader_lost_at)
 

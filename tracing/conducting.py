@@ -12,6 +12,8 @@ from tracing.tracer import Attribute
 BLOCKS_REMEMBERED_MAX = 16
 LATE_NEWS_S = 0.25
 """How much later than it happened the event loop may hear of a commit: a leader lost before that was another one."""
+HAND_OVER_S_MAX = 5.0
+"""The successor's claim follows within this time, or is another story."""
 UNFLUSHED_S = 1.0
 """What a killed leader has recorded in its last second may be lost: its successor records those roots again."""
 
@@ -91,6 +93,25 @@ class FailoverTrace:
         self._claimed: tuple[int, float] | None = None
         self._starting: float | None = None
         self._resumed: float | None = None
+        self._hand_over: tuple[float, float, float | None] | None = None  # last commit, begun, leadership lost
+
+    def handing_over(self, now: float) -> None:
+        """This leader gives leadership away, because its group cannot go on or somebody asked for it."""
+        self._hand_over = (self._last_commit if self._last_commit is not None else now, now, None)
+
+    def claimed_elsewhere(self, epoch: int, now: float) -> None:
+        """Another node leads: what happened here before belongs to its failover's trace."""
+        hand_over, self._hand_over = self._hand_over, None
+        if hand_over is None:
+            return
+        last_commit, began, ended = hand_over
+        if ended is None or now - ended > HAND_OVER_S_MAX:
+            return  # it failed, or is long past
+        root = failover_root(self._chain_id, epoch)
+        attributes: dict[str, Attribute] = {names.EPOCH: epoch, names.CAUSE: "transfer", names.OUTCOME: "ok"}
+        for name, start, end in ((names.DETECT, last_commit, began), (names.HAND_OVER, began, ended)):
+            self._stages.observe(name, end - start, root)
+            self._stages.tracer.span(root, name, start, end, attributes)
 
     def committed(self, ours: bool, number: int, index: int, now: float) -> None:
         """A flashblock or block was committed; the first of ours after a claim ends the failover."""
@@ -102,6 +123,8 @@ class FailoverTrace:
         """Raft made this node the leader, or no longer; `noticed_at` is when the old one's connection broke."""
         self._claimed = self._starting = self._resumed = None
         self._elected = now if leading else None
+        if self._hand_over is not None:
+            self._hand_over = None if leading else (*self._hand_over[:2], now)
         last = self._last_commit
         this_one = noticed_at is not None and (last is None or noticed_at > last - LATE_NEWS_S)
         self._noticed = noticed_at if this_one else None
@@ -142,14 +165,15 @@ class FailoverTrace:
         }
         starting = self._starting if self._starting is not None else claimed
         resumed = self._resumed if self._resumed is not None else starting
-        steps = (
-            (names.DETECT, start, noticed if noticed is not None else start),
-            (names.ELECT, noticed if noticed is not None else start, self._elected),
+        steps: list[tuple[str, float, float]] = []
+        if noticed is not None:  # else the old leader tells of its side
+            steps = [(names.DETECT, start, noticed), (names.ELECT, noticed, self._elected)]
+        steps += [
             (names.CLAIM, self._elected, claimed),
             (names.CATCH_UP, claimed, starting),
             (names.RESUME, starting, resumed),
             (names.FIRST_FLASHBLOCK, resumed, now),
-        )
+        ]
         for name, began, ended in steps:
             self._stages.observe(name, ended - began, root)
             self._stages.tracer.span(root, name, began, ended, attributes)

@@ -40,6 +40,7 @@ PRECONFIRM = "transaction preconfirm"
 # spans of a failover trace
 FAILOVER = "failover"
 DETECT = "failover detect"
+HAND_OVER = "failover hand-over"
 ELECT = "failover elect"
 CLAIM = "failover claim"
 CATCH_UP = "failover catch-up"

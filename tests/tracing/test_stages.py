@@ -356,3 +356,35 @@ def test_jaegers_answer_reads_as_our_files_do():
     assert (whole.service, whole.instance, whole.start, whole.end) == ("builder", "sequencer-0", 2.0, 2.5)
     assert whole.attributes["epoch"] == 3
     assert (judge.parent_id, judge.error) == (whole.span_id, "gap")
+
+
+def test_the_old_leader_tells_its_side_of_a_hand_over():
+    rig = Rig()
+    old, new = FailoverTrace(rig.stages, 901), FailoverTrace(rig.stages, 901)
+    for each in (old, new):
+        each.committed(each is old, 7, 3, 10.0)
+    old.handing_over(10.1)
+    old.elected(False, None, 10.2)
+    new.elected(True, None, 10.25)
+    for each in (old, new):
+        each.claimed(4, 10.3) if each is new else each.claimed_elsewhere(4, 10.3)
+    new.committed(True, 7, 4, 10.5)
+    spans = trace(rig.spans(), hex_id(failover_root(901, 4)))
+    assert not orphans(spans)
+    assert {(span.name, span.start, span.end) for span in spans} >= {
+        (names.DETECT, 10.0, 10.1),
+        (names.HAND_OVER, 10.1, 10.2),
+        (names.CLAIM, 10.25, 10.3),
+    }
+    assert [span.name for span in spans].count(names.DETECT) == 1
+
+
+def test_a_hand_over_that_failed_is_nobodys():
+    rig = Rig()
+    failover = FailoverTrace(rig.stages, 901)
+    failover.handing_over(10.1)
+    failover.claimed_elsewhere(4, 30.0)
+    failover.handing_over(40.0)
+    failover.elected(False, None, 41.0)
+    failover.claimed_elsewhere(5, 60.0)
+    assert rig.spans() == []
