@@ -45,13 +45,12 @@ def doors(found: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, str]]]:
         for component, entry in group["actors"].items():
             yield _door(entry), {"component": component, "name": group["name"]}
     for component, kind in (("websocket-proxy", "proxies"), ("rpc-node", "rpc_nodes"), ("ingress", "ingress")):
-        entries = found[kind] if isinstance(found[kind], list) else [found[kind]]
-        for entry in entries:
-            yield _door(entry), {"component": component, "name": str(entry.get("name", component))}
+        for entry in found[kind]:
+            yield _door(entry), {"component": component, "name": entry["name"]}
 
 
-def _door(entry: Any) -> str:
-    url: str = entry if isinstance(entry, str) else next(entry[kind] for kind in DOORS if kind in entry)
+def _door(entry: Mapping[str, Any]) -> str:
+    url: str = next(entry[kind] for kind in DOORS if kind in entry)
     return urlsplit(url).netloc
 
 
