@@ -29,6 +29,7 @@ def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
     add_name(parser)
     parser.add_argument("--data-dir", type=Path, help="read the trace files below this directory instead")
     parser.add_argument("--jaeger", metavar="URL", help="ask Jaeger instead of the files, http://127.0.0.1:16686 say")
+    parser.add_argument("--save", metavar="FILE", type=Path, help="also write it as OTLP JSON, for Jaeger's UI to open")
     parser.add_argument("--json", action="store_true", help="machine-readable, complete")
 
 
@@ -38,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     spans = find_trace(source, options.what)
     if not spans:
         raise CommandError(f"no trace of {options.what} {source.place}; {NOT_YET}")
+    if options.save is not None:
+        _save(options.save, spans)
     link = f"{options.jaeger.rstrip('/')}/trace/{spans[0].trace_id}" if options.jaeger else None
     if options.json:
         say_json(as_json(spans, link))
@@ -53,6 +56,15 @@ def _directory(options: argparse.Namespace) -> Path:
     if state is None:
         raise CommandError("the cluster is still starting; try again in a moment")
     return Path(state.data_dir)
+
+
+def _save(path: Path, spans: Sequence[Any]) -> None:
+    from tracing.reading import otlp_of
+
+    try:
+        path.write_text(json.dumps(otlp_of(spans)))
+    except OSError as error:
+        raise CommandError(f"--save {path}: {error}") from None
 
 
 class _Files:

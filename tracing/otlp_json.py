@@ -56,7 +56,7 @@ def spans_to_json(spans: Sequence[ReadableSpan]) -> dict[str, Any]:
     return {
         "resourceSpans": [
             {
-                "resource": {"attributes": _attributes(spans[0].resource.attributes)},
+                "resource": {"attributes": attributes_json(spans[0].resource.attributes)},
                 "scopeSpans": [{"scope": {"name": "flashblocks"}, "spans": [_span(span) for span in spans]}],
             }
         ]
@@ -73,8 +73,8 @@ def _span(span: ReadableSpan) -> dict[str, Any]:
         "kind": span.kind.value + 1,
         "startTimeUnixNano": str(span.start_time),
         "endTimeUnixNano": str(span.end_time),
-        "attributes": _attributes(span.attributes or {}),
-        "status": {"code": span.status.status_code.value},
+        "attributes": attributes_json(span.attributes or {}),
+        "status": {"code": span.status.status_code.value, "message": span.status.description or ""},
     }
     if span.parent is not None:
         obj["parentSpanId"] = f"{span.parent.span_id:016x}"
@@ -86,7 +86,8 @@ def _span(span: ReadableSpan) -> dict[str, Any]:
     return obj
 
 
-def _attributes(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+def attributes_json(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Attributes as OTLP JSON has them: a list of key and typed value."""
     return [{"key": key, "value": _value(value)} for key, value in values.items()]
 
 

@@ -10,8 +10,10 @@ import msgspec
 import orjson
 
 from tracing import names
+from tracing.otlp_json import attributes_json
 
 ERROR_CODE = 2  # opentelemetry-proto, Status.StatusCode
+SPAN_KIND_INTERNAL = 1
 TRACE_FILES = "**/traces/*.jsonl*"
 
 
@@ -89,6 +91,35 @@ def spans_of_otlp(batch: Mapping[str, Any]) -> Iterator[Span]:
                     error=(status.get("message") or str(attributes.get(names.OUTCOME, "error"))) if failed else None,
                     links=tuple((link["traceId"], link["spanId"]) for link in span.get("links", [])),
                 )
+
+
+def otlp_of(spans: Iterable[Span]) -> dict[str, Any]:
+    """The inverse of `spans_of_otlp`: one object that Jaeger's UI opens as a file."""
+    by_resource: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for span in spans:
+        obj: dict[str, Any] = {
+            "traceId": span.trace_id,
+            "spanId": span.span_id,
+            "name": span.name,
+            "kind": SPAN_KIND_INTERNAL,
+            "startTimeUnixNano": str(round(span.start * 1e6) * 1000),
+            "endTimeUnixNano": str(round(span.end * 1e6) * 1000),
+            "attributes": attributes_json(span.attributes),
+            "status": {} if span.error is None else {"code": ERROR_CODE, "message": span.error},
+            "links": [{"traceId": trace_id, "spanId": span_id} for trace_id, span_id in span.links],
+        }
+        if span.parent_id:
+            obj["parentSpanId"] = span.parent_id
+        by_resource.setdefault((span.service, span.instance), []).append(obj)
+    return {
+        "resourceSpans": [
+            {
+                "resource": {"attributes": attributes_json({"service.name": service, names.GROUP: instance})},
+                "scopeSpans": [{"scope": {"name": "flashblocks"}, "spans": own}],
+            }
+            for (service, instance), own in by_resource.items()
+        ]
+    }
 
 
 def spans_of_jaeger(answer: Mapping[str, Any]) -> Iterator[Span]:

@@ -16,7 +16,7 @@ from cli.trace import as_json, picture
 from tracing import names
 from tracing.conducting import BlockTrace, FailoverTrace
 from tracing.context import block_root, failover_root, transaction_root
-from tracing.reading import read_files, trace
+from tracing.reading import read_files, spans_of_otlp, trace
 from tracing.sending import SendTrace
 from tracing.stages import Stages
 from tracing.tracer import make_tracer
@@ -63,6 +63,18 @@ def test_each_kind_of_trace_is_found(data_dir, capsys, what, trace_id, name):
     assert (found["trace_id"], found["name"], found["complete"]) == (f"{trace_id:032x}", name, True)
     assert found["spans"][0]["parent_id"] is None
     assert found["stages"]
+
+
+def test_a_saved_trace_is_otlp_json_of_the_same_spans(data_dir, tmp_path, capsys):
+    saved = tmp_path / "trace.json"
+    assert main(["trace", "last-failover", "--data-dir", str(data_dir), "--json", "--save", str(saved)]) == 0
+    shown = json.loads(capsys.readouterr().out)["spans"]
+    again = list(spans_of_otlp(json.loads(saved.read_text())))
+    told = [(one["span_id"], one["parent_id"] or "", one["name"], one["service"], one["attributes"]) for one in shown]
+    assert [(one.span_id, one.parent_id, one.name, one.service, one.attributes) for one in again] == told
+    assert [round(1000 * one.seconds, 3) for one in again] == [one["duration_ms"] for one in shown]
+    assert main(["trace", "last-failover", "--data-dir", str(data_dir), "--save", str(tmp_path)]) == 1
+    assert "--save" in capsys.readouterr().err
 
 
 def test_the_picture_shows_the_stages_in_their_order(data_dir, capsys):
