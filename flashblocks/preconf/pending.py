@@ -152,6 +152,9 @@ class PendingMachine:
         known_parent = self._canonical.get(block.number - 1)
         if known_parent is not None and known_parent != block.parent_hash:
             return [Backfill(block.number - 1, block.number - 1, block.parent_hash)]
+        if self.open is not None and block.number > self.open.number:
+            # whether what is shown of the open block holds, only the sealed block of that height can tell
+            return [Backfill(self.open.number, block.number, block.hash)]
         for number in range(self.head.number, block.number - 1, -1):
             decisions += self._unseal(number, block)
         if self.open is not None and self.open.number >= block.number:

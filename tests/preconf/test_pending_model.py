@@ -4,7 +4,17 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from flashblocks.preconf.facts import Appended, Arrival, BlockRef, CanonicalBlock, Decision, Execute, Invalidated, Seal
+from flashblocks.preconf.facts import (
+    Appended,
+    Arrival,
+    Backfill,
+    BlockRef,
+    CanonicalBlock,
+    Decision,
+    Execute,
+    Invalidated,
+    Seal,
+)
 from flashblocks.preconf.pending import PendingMachine
 from tests.preconf.test_pending import HEAD, flashblock, name
 
@@ -102,3 +112,14 @@ class PendingModel(RuleBasedStateMachine):
 
 PendingModel.TestCase.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 TestPendingModel = PendingModel.TestCase
+
+
+def test_a_block_beyond_the_open_one_asks_for_the_one_between() -> None:
+    machine = PendingMachine(HEAD, max_unconfirmed_blocks=3)
+    number = HEAD.number + 1
+    first = flashblock(number, 0, parent=HEAD.hash, payload="a")
+    machine.streamed(0.0, first)
+    machine.executed(0.0, first, "VALID")
+    beyond = block(number + 1, "a", "a")
+    assert machine.canonical(0.0, beyond) == [Backfill(number, number + 1, beyond.hash)]
+    machine.check()

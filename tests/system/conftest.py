@@ -13,7 +13,7 @@ from tests.system.running import NAME, Cluster, flashblocks
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Five groups, up as long as the tests of this folder run; afterwards nothing of it is left."""
-    root = Path(f"/tmp/flashblocks-test-{os.getpid()}")  # short: Ray's socket paths end at 107 bytes
+    root = Path(f"/tmp/fb-sys-{os.getpid()}")  # short: Ray's socket paths end at 107 bytes
     root.mkdir(mode=0o700)
     try:
         up = flashblocks("up", "--name", NAME, "--detach", "--json", root=root)

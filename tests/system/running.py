@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NAME = "system-test"
+NAME = "sys"
 COMMAND_S_MAX = 240.0
 FLASHBLOCKS = Path(sys.executable).with_name("flashblocks")
 
