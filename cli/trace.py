@@ -20,7 +20,7 @@ JAEGER_S_MAX = 5.0
 JAEGER_TRACES_MAX = 50
 BAR_CELLS_MIN, BAR_CELLS_MAX = 20, 72
 NAME_CELLS = 30
-NOT_YET = "a trace is complete about a second after it happened"
+NOT_YET = "a trace is complete one or two seconds after it happened"
 
 
 def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:

@@ -14,8 +14,8 @@ LATE_NEWS_S = 0.25
 """How much later than it happened the event loop may hear of a commit: a leader lost before that was another one."""
 HAND_OVER_S_MAX = 5.0
 """The successor's claim follows within this time, or is another story."""
-UNFLUSHED_S = 1.0
-"""What a killed leader has recorded in its last second may be lost: its successor records those roots again."""
+UNFLUSHED_S = 1.2
+"""What a killed leader has recorded at the end may be lost (BATCH_DELAY_MS): its successor records those roots again."""
 
 
 class BlockTrace:

@@ -33,7 +33,7 @@ from tracing.otlp_json import FileExporter
 
 QUEUE_SPANS_MAX = 8192
 BATCH_SPANS_MAX = 512
-BATCH_DELAY_MS = 500  # what a killed process takes with it
+BATCH_DELAY_MS = 1000  # what a killed process takes with it
 EXPORT_TIMEOUT_MS = 5000
 CLOSE_S_MAX = 1.0
 

@@ -206,7 +206,7 @@ def test_a_killed_leader_breaks_no_tree_and_the_failover_has_its_own(cluster: Cl
     assert whole is not None
     assert own[0].start == whole.start
     assert own[-1].end == whole.end
-    time.sleep(2.0)  # what is on its way belongs to the trees too
+    time.sleep(3.0)  # what is on its way belongs to the trees too
     for spans in roots_named(receiver.traces(), names.SEND):
         check_tree(spans)
 
