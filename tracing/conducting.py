@@ -15,7 +15,7 @@ LATE_NEWS_S = 0.25
 HAND_OVER_S_MAX = 5.0
 """The successor's claim follows within this time, or is another story."""
 UNFLUSHED_S = 1.2
-"""What a killed leader has recorded at the end may be lost (BATCH_DELAY_MS): its successor records those roots again."""
+"""What a killed leader recorded at the end may be lost (BATCH_DELAY_MS): its successor records those roots again."""
 
 
 class BlockTrace:
