@@ -3,15 +3,19 @@
 import json
 import os
 import re
+import time
 from pathlib import Path
 
 import pytest
+from web3 import Web3
+from web3.types import RPCEndpoint
 
 from tests.clients.first_transaction import first_transactions
 from tests.system.running import Cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
+DEPOSIT_S_MAX = 40.0  # an L1 block lasts 12 s
 ACTORS = ["conductor", "op-node", "rollup-boost", "builder", "fallback-el"]
 
 
@@ -47,6 +51,19 @@ def test_one_leads_and_everybody_is_healthy(cluster: Cluster) -> None:
 def test_load_is_preconfirmed_and_sealed(cluster: Cluster) -> None:
     report = cluster.json("load", "--tps", "10", "--duration", "6", "--mix", "transfer,erc20")
     assert report["sent"] == report["preconfirmed"] == report["sealed"] == 60
+
+
+def test_an_injected_deposit_is_minted(cluster: Cluster) -> None:
+    op_node = Web3(Web3.HTTPProvider(cluster.endpoints["groups"][1]["actors"]["op-node"]["rpc"]))
+    rpc = Web3(Web3.HTTPProvider(cluster.endpoints["rpc"]["http"]))
+    receiver = rpc.eth.account.create().address
+    deposit = {"from": receiver, "to": receiver, "mint": hex(10**18), "value": "0x0"}
+    answer = op_node.provider.make_request(RPCEndpoint("flashblocks_injectDeposit"), [deposit])
+    assert "error" not in answer, answer
+    deadline = time.monotonic() + DEPOSIT_S_MAX
+    while rpc.eth.get_balance(receiver, "latest") != 10**18:
+        assert time.monotonic() < deadline, "the deposit was not executed"
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("actor", ACTORS)
