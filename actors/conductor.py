@@ -36,7 +36,7 @@ from flashblocks.conductor.ledger_shape import SealedBlock
 from flashblocks.conductor.watchdog import ProgressWatchdog
 from flashblocks.wire.frames import FlashblockFrame, Frame, HealthFrame
 from flashblocks.wire.hexadecimal import WireError
-from raft.commands import Accepted, Appended, Claim, Claimed, Event, Reason, Refused, Sealed
+from raft.commands import Accepted, Appended, Claim, Claimed, Event, Reason, Refused, Restored, Sealed
 from raft.journal import JournalDamaged, move_aside
 from raft.node import RaftNode, Transferred
 from raft.settings import RaftSettings, read_password
@@ -235,7 +235,7 @@ class Conductor:
         elif isinstance(event, Appended | Sealed):
             self._claims_without_commit = 0
         self.stream.on_event(event, replayed)
-        if replayed:
+        if replayed and not isinstance(event, Restored):
             return
         if isinstance(event, Claimed):
             self._on_claimed(now, event)
