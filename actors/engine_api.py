@@ -33,7 +33,15 @@ from flashblocks.wire.engine import (
     PayloadStatus,
 )
 from flashblocks.wire.flashblock import decode_body, encode_body
-from flashblocks.wire.frames import CommittedFrame, FlashblockFrame, decode_frame, encode_frame, frame_of
+from flashblocks.wire.frames import (
+    APPLY_PATH,
+    PAYLOAD_PATH,
+    CommittedFrame,
+    FlashblockFrame,
+    decode_frame,
+    encode_frame,
+    frame_of,
+)
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, SERVER_ERROR, RpcError
 from flashblocks.wire.payload_id import payload_id
@@ -41,8 +49,6 @@ from flashblocks.wire.payload_id import payload_id
 if TYPE_CHECKING:
     from actors.execution_client import ExecutionClient
 
-APPLY_PATH = "/flashblocks/v1/apply"
-PAYLOAD_PATH = "/flashblocks/v1/payload"
 
 CAPABILITIES = (
     "engine_forkchoiceUpdatedV3",

@@ -15,11 +15,9 @@ from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from flashblocks.rollup_boost.facts import Status, Target
 from flashblocks.wire.engine import ACCEPTED, INVALID, SYNCING, VALID, Envelope, PayloadStatus
 from flashblocks.wire.flashblock import Flashblock, decode_body
-from flashblocks.wire.frames import FlashblockFrame, decode_frame, encode_frame
+from flashblocks.wire.frames import APPLY_PATH, PAYLOAD_PATH, FlashblockFrame, decode_frame, encode_frame
 from flashblocks.wire.hexadecimal import WireError, data
 
-APPLY_PATH = "/flashblocks/v1/apply"
-PAYLOAD_PATH = "/flashblocks/v1/payload"
 NO_SUCH_PATH = (404, 405)
 ERROR_CODE_WITHOUT_ANSWER = 13
 

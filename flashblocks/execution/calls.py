@@ -72,7 +72,6 @@ def call(
         environment = msgspec.structs.replace(environment, base_fee=0)
     working = BlockState(state, environment)
     working.deadline, working.clock = deadline, clock
-    working.deadline, working.clock = deadline, clock
     apply_overrides(working, overrides or {})
     if gas is None:
         gas = min(header.gas_limit, GAS_CAP_DEFAULT)

@@ -1,24 +1,12 @@
-"""Keccak-256, from the fastest implementation that is installed."""
+"""Keccak-256 where the execution room wants it: the empty hash, and the hashed keys of the tries."""
 
-from collections.abc import Callable
 from functools import lru_cache
-from typing import cast
+
+from flashblocks.wire.keccak import keccak256
+
+__all__ = ["EMPTY_HASH", "hashed_address", "hashed_slot", "keccak256"]
 
 HASHED_KEY_CACHE_ENTRIES = 1 << 16
-
-
-def _choose() -> Callable[[bytes], bytes]:
-    """The tiny-keccak wheel (0.3 µs for 32 bytes) or, where there is none, pycryptodome (3.5 µs)."""
-    try:
-        from tiny_keccak import keccak256 as native
-    except ImportError:
-        from Crypto.Hash import keccak as module
-
-        return lambda data: module.new(digest_bits=256, data=data).digest()
-    return cast("Callable[[bytes], bytes]", native)
-
-
-keccak256: Callable[[bytes], bytes] = _choose()
 
 EMPTY_HASH = keccak256(b"")
 

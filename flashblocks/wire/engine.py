@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 import msgspec
 
-from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes, to_int
+from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes, to_int, to_object
 
 PAYLOAD_ID_BYTES = 8
 ENVELOPE_VERSION = 1
@@ -63,7 +63,7 @@ class PayloadAttributes(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_json(cls, obj: Any) -> PayloadAttributes:
         """Read the attributes; raises WireError naming the field. withdrawals must be empty, as on every OP chain."""
-        fields = _object(obj, "payloadAttributes")
+        fields = to_object(obj, "payloadAttributes")
         if fields.get("withdrawals"):
             raise WireError("withdrawals: must be empty on an OP chain")
         no_tx_pool = fields.get("noTxPool", False)
@@ -132,7 +132,7 @@ class ExecutionPayload(msgspec.Struct, frozen=True, kw_only=True):
     @classmethod
     def from_json(cls, obj: Any) -> ExecutionPayload:
         """Read a payload; raises WireError naming the field. Its hash is the executor's to check."""
-        fields = _object(obj, "executionPayload")
+        fields = to_object(obj, "executionPayload")
         if fields.get("withdrawals"):
             raise WireError("withdrawals: must be empty on an OP chain")
 
@@ -180,7 +180,7 @@ class Envelope(msgspec.Struct, frozen=True):
     @classmethod
     def from_json(cls, obj: Any) -> Envelope:
         """Read an envelope; an absent parentBeaconBlockRoot is the zero hash. Raises WireError."""
-        fields = _object(obj, "envelope")
+        fields = to_object(obj, "envelope")
         root = fields.get("parentBeaconBlockRoot")
         return cls(
             parent_beacon_block_root=b"\0" * 32 if root is None else to_bytes(root, 32, "parentBeaconBlockRoot"),
@@ -206,7 +206,7 @@ class ForkchoiceState(msgspec.Struct, frozen=True):
     @classmethod
     def from_json(cls, obj: Any) -> ForkchoiceState:
         """Read the state; raises WireError naming the field."""
-        fields = _object(obj, "forkchoiceState")
+        fields = to_object(obj, "forkchoiceState")
         return cls(
             head=to_bytes(_field(fields, "headBlockHash"), 32, "headBlockHash"),
             safe=to_bytes(_field(fields, "safeBlockHash"), 32, "safeBlockHash"),
@@ -232,7 +232,7 @@ class PayloadStatus(msgspec.Struct, frozen=True):
     @classmethod
     def from_json(cls, obj: Any) -> PayloadStatus:
         """Read a status; raises WireError."""
-        fields = _object(obj, "payloadStatus")
+        fields = to_object(obj, "payloadStatus")
         status = _field(fields, "status")
         if status not in (VALID, INVALID, SYNCING, ACCEPTED, "INVALID_BLOCK_HASH"):
             raise WireError(f"status: unknown payload status {status!r}")
@@ -270,12 +270,6 @@ def envelope_from_bytes(raw: bytes) -> Envelope:
         raise
     except Exception as error:  # whatever msgpack or msgspec found, the peer's bytes are at fault
         raise WireError(f"envelope: {error}") from error
-
-
-def _object(obj: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(obj, Mapping):
-        raise WireError(f"{name}: expected an object")
-    return obj
 
 
 def _field(fields: Mapping[str, Any], name: str) -> Any:

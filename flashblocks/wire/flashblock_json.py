@@ -19,7 +19,7 @@ from flashblocks.wire.flashblock import (
     FlashblockReceipt,
     check_shape,
 )
-from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes, to_int
+from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes, to_int, to_object
 
 DEPOSIT_TYPE = 0x7E
 RECEIPT_TYPES_BY_TAG = {"Legacy": 0, "Eip2930": 1, "Eip1559": 2, "Eip7702": 4, "Deposit": DEPOSIT_TYPE}
@@ -71,16 +71,16 @@ def decode_json(text: bytes | str) -> Flashblock:
         obj = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise WireError(f"flashblock: not JSON: {error}") from None
-    top = _object(obj, "flashblock")
+    top = to_object(obj, "flashblock")
     index = top.get("index")
     if not isinstance(index, int) or isinstance(index, bool):
         raise WireError("flashblock index: expected a JSON integer")
     flashblock = Flashblock(
         to_bytes(top.get("payload_id"), 8, "payload_id"),
         index,
-        None if top.get("base") is None else _base(_object(top["base"], "base")),
-        _diff(_object(top.get("diff"), "diff")),
-        _metadata(_object(top.get("metadata"), "metadata")),
+        None if top.get("base") is None else _base(to_object(top["base"], "base")),
+        _diff(to_object(top.get("diff"), "diff")),
+        _metadata(to_object(top.get("metadata"), "metadata")),
     )
     check_shape(flashblock)
     return flashblock
@@ -123,12 +123,12 @@ def _metadata(obj: Mapping[str, Any]) -> FlashblockMetadata:
     number = obj.get("block_number")
     if not isinstance(number, int) or isinstance(number, bool) or number < 0:
         raise WireError("metadata block_number: expected a JSON integer")
-    balances = _object(obj.get("new_account_balances") or {}, "new_account_balances")
-    receipts = _object(obj.get("receipts") or {}, "receipts")
+    balances = to_object(obj.get("new_account_balances") or {}, "new_account_balances")
+    receipts = to_object(obj.get("receipts") or {}, "receipts")
     return FlashblockMetadata(
         number,
         {to_bytes(a, 20, "new_account_balances"): to_int(v, "new_account_balances") for a, v in balances.items()},
-        {to_bytes(h, 32, "receipts"): _receipt(_object(r, "receipt")) for h, r in receipts.items()},
+        {to_bytes(h, 32, "receipts"): _receipt(to_object(r, "receipt")) for h, r in receipts.items()},
     )
 
 
@@ -155,7 +155,7 @@ def _receipt(obj: Mapping[str, Any]) -> FlashblockReceipt:
         tag, inner = next(iter(obj.items()))
         if tag not in RECEIPT_TYPES_BY_TAG:
             raise WireError(f"receipt: unknown type {tag!r}")
-        obj, kind = _object(inner, "receipt"), RECEIPT_TYPES_BY_TAG[tag]
+        obj, kind = to_object(inner, "receipt"), RECEIPT_TYPES_BY_TAG[tag]
     logs = obj.get("logs", [])
     if not isinstance(logs, list):
         raise WireError("receipt logs: expected an array")
@@ -164,7 +164,7 @@ def _receipt(obj: Mapping[str, Any]) -> FlashblockReceipt:
         to_int(kind, "receipt type"),
         to_int(obj.get("status"), "receipt status"),
         to_int(obj.get("cumulativeGasUsed"), "cumulativeGasUsed"),
-        tuple(_log(_object(log, "log")) for log in logs),
+        tuple(_log(to_object(log, "log")) for log in logs),
         None if nonce is None else to_int(nonce, "depositNonce"),
         None if version is None else to_int(version, "depositReceiptVersion"),
     )
@@ -179,9 +179,3 @@ def _log(obj: Mapping[str, Any]) -> FlashblockLog:
         tuple(to_bytes(topic, 32, "log topic") for topic in topics),
         to_bytes(obj.get("data", "0x"), None, "log data"),
     )
-
-
-def _object(obj: Any, name: str) -> Mapping[str, Any]:
-    if not isinstance(obj, Mapping):
-        raise WireError(f"{name}: expected an object")
-    return obj

@@ -14,6 +14,10 @@ from flashblocks.wire.hexadecimal import WireError
 SUBPROTOCOL = "flashblocks.frame.v1"
 FRAME_SIZE_BYTES_MAX = 9 * 1024 * 1024
 
+# on the Engine port of our execution clients: execute a flashblock frame; a payload as flashblock frames
+APPLY_PATH = "/flashblocks/v1/apply"
+PAYLOAD_PATH = "/flashblocks/v1/payload"
+
 
 class FlashblockFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A flashblock on its way; `epoch` is 0 until a leader's commit has given it one.

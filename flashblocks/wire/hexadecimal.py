@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -47,6 +48,13 @@ def to_bytes(value: Any, length: int | None = None, name: str = "data") -> bytes
     if length is not None and len(raw) != length:
         raise WireError(f"{name}: expected {length} bytes, got {len(raw)}")
     return raw
+
+
+def to_object(value: Any, name: str) -> Mapping[str, Any]:
+    """Read a JSON object; raises WireError."""
+    if not isinstance(value, Mapping):
+        raise WireError(f"{name}: expected an object")
+    return value
 
 
 def _shown(value: Any) -> str:

@@ -1,17 +1,18 @@
-"""Keccak-256, from the fastest library the machine has (tiny-keccak: 0.3 µs; pycryptodome: 3.5 µs)."""
+"""Keccak-256 (the original padding, not SHA-3's), from the fastest implementation that is installed."""
 
-from __future__ import annotations
-
-try:
-    from tiny_keccak import keccak256 as _keccak256
-except ImportError:  # no wheel for this platform: py-evm brings pycryptodome
-    from Crypto.Hash import keccak as _keccak
-
-    def _keccak256(input: bytes) -> bytes:
-        return _keccak.new(digest_bits=256, data=input).digest()
+from collections.abc import Callable
+from typing import cast
 
 
-def keccak256(value: bytes) -> bytes:
-    """Return the 32-byte Keccak-256 of `value` (the original padding, not SHA-3's)."""
-    hashed: bytes = _keccak256(value)
-    return hashed
+def _choose() -> Callable[[bytes], bytes]:
+    """The tiny-keccak wheel (0.3 µs for 32 bytes) or, where there is none, pycryptodome (3.5 µs)."""
+    try:
+        from tiny_keccak import keccak256 as native
+    except ImportError:
+        from Crypto.Hash import keccak as module
+
+        return lambda data: module.new(digest_bits=256, data=data).digest()
+    return cast("Callable[[bytes], bytes]", native)
+
+
+keccak256: Callable[[bytes], bytes] = _choose()

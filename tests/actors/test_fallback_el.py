@@ -17,7 +17,6 @@ import msgspec
 import pytest
 
 from actors import plain_payloads
-from actors.engine_api import PAYLOAD_PATH
 from actors.plain_payloads import BUILDS_MAX
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from flashblocks.execution.accounts import TEST_ACCOUNTS
@@ -28,7 +27,7 @@ from flashblocks.execution.transaction import decode_transaction
 from flashblocks.wire.assembly import assemble, attributes_of
 from flashblocks.wire.engine import Envelope
 from flashblocks.wire.flashblock import decode_body
-from flashblocks.wire.frames import decode_frame
+from flashblocks.wire.frames import PAYLOAD_PATH, decode_frame
 from flashblocks.wire.hexadecimal import data, to_bytes
 from flashblocks.wire.payload_id import payload_id
 from tests.actors.execution_driver import Driver, running, write_files
