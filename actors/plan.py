@@ -201,7 +201,11 @@ class _Wiring:
             "block_time_s": self.options.block_time_s,
             "flashblock_time_ms": self.options.flashblock_time_ms,
         }
-        addresses = {"rpc": self._http(own.conductor_rpc), "ws": self._ws(own.conductor_ws, "/ws")}
+        addresses = {
+            "rpc": self._http(own.conductor_rpc),
+            "ws": self._ws(own.conductor_ws, "/ws"),
+            "raft": f"{self.options.host}:{own.conductor_raft}",
+        }
         return self._plan("conductor", instance, group, addresses, settings)
 
     def rollup_boost(self, group: int) -> ComponentPlan:

@@ -26,6 +26,7 @@ import orjson
 from actors import data_directory
 from actors.endpoints import ENDPOINTS_FILE, describe
 from actors.fork_workers import ForkedWorkers
+from actors.operator_config import OPERATOR_CONFIG_FILE, operator_config
 from actors.plan import ComponentPlan
 from actors.reaper import descendants
 from actors.run_directory import RunDirectory, clean_after_crash
@@ -228,6 +229,7 @@ class Supervisor:
         content = orjson.dumps(found, option=orjson.OPT_INDENT_2)
         data_directory.write_atomically(self._directory.endpoints, content)
         data_directory.write_atomically(self._data_dir / ENDPOINTS_FILE, content)
+        data_directory.write_atomically(self._data_dir / OPERATOR_CONFIG_FILE, operator_config(found).encode())
 
     async def _end(self) -> None:
         """End components, then Ray; the reaper does the rest when we exit."""

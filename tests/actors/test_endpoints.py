@@ -31,7 +31,7 @@ def test_the_keys_the_contract_names() -> None:
     first = found["groups"][0]["actors"]
     assert {name: set(entry) - {"restarts"} for name, entry in first.items()} == {
         "op-node": {"pid", "rpc"},
-        "conductor": {"pid", "rpc", "ws"},
+        "conductor": {"pid", "rpc", "ws", "raft"},
         "rollup-boost": {"pid", "engine", "debug", "health", "ws"},
         "builder": {"pid", "engine", "rpc", "ws"},
         "fallback-el": {"pid", "engine", "rpc"},
