@@ -24,9 +24,12 @@ from actors.chain_opening import open_chain
 from actors.collector import BlockCollector
 from actors.engine_api import EngineApi
 from actors.eth_rpc import EthRpc
+from actors.handover_link import HandoverPort
 from actors.payload_source import PayloadSource
+from actors.pool_intake import PoolIntake
 from actors.rpc_server import Method, Probes, RpcServer
 from actors.sidecar import read_jwt_secret
+from actors.trace_keeping import TraceKeeper
 from flashblocks.execution.chain import Chain, ChainBlock, HeadChange, Imported
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.follow import Patience, PayloadFollower, Verdict
@@ -38,6 +41,7 @@ from flashblocks.execution.recovery import ChainKeeper
 from flashblocks.execution.state import WorldState
 from flashblocks.execution.store import StoreError
 from flashblocks.execution.transaction import Transaction, decode_transaction, recover_sender
+from flashblocks.ingress import handover
 from flashblocks.wire.flashblock import Flashblock
 
 T = TypeVar("T")
@@ -66,6 +70,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     peer_urls: list[str]
     sync_every_block: bool = True
     pool: PoolLimits = PoolLimits()
+    believes_senders: bool = False  # of transactions that a holder of the JWT hands over
 
 
 class ExecutionClient:
@@ -90,7 +95,9 @@ class ExecutionClient:
         self.registry = registry or CollectorRegistry()
         self.spec, genesis, state = load_genesis(orjson.loads(Path(options.genesis_path).read_bytes()))
         self.keeper: ChainKeeper | None = None
+        self.traces: TraceKeeper | None = None
         if options.data_dir:
+            self.traces = TraceKeeper(Path(options.data_dir), log)  # before the chain, which executes blocks at opening
             self.keeper, self.chain = open_chain(Path(options.data_dir), self.spec, genesis, state, log)
         else:
             self.chain = Chain(self.spec, ChainBlock(genesis.header, (), (), state))
@@ -110,6 +117,12 @@ class ExecutionClient:
         self.source = make_source(self)
         self.backfill = ChainBackfill(self, options.peer_urls, log)
         secret = read_jwt_secret(options.jwt_secret_path)
+        intake = PoolIntake(
+            self.pool,
+            self.recover,
+            lambda tx_hash: self.on_submitted(tx_hash),
+            believes=options.believes_senders,
+        )
         self.engine = EngineApi(self)
         self.eth = EthRpc(self)
         public = {**self.eth.methods(), **(rpc_methods or {})}
@@ -130,6 +143,7 @@ class ExecutionClient:
             public,
             name=f"{options.component} rpc",
             log=log,
+            links={handover.PATH: HandoverPort(intake.take, secret)},
             probes=self._probes,
         )
 
@@ -163,6 +177,8 @@ class ExecutionClient:
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self.keeper is not None:
             self.keeper.close()
+        if self.traces is not None:
+            self.traces.close()
 
     def status(self) -> dict[str, Any]:
         """What `flashblocks_status` answers."""
@@ -307,11 +323,12 @@ class ExecutionClient:
     # -- between blocks
 
     async def _maintain(self) -> None:
-        """Write snapshots and the index slice by slice, sync the log, collect garbage – while nothing waits for it."""
+        """Snapshots, index and traces slice by slice, the log's sync, the garbage – while nothing waits for it."""
         seen, collected = self.chain.head.number, time.monotonic()
         with BlockCollector() as collector:
             while True:
                 busy = self.keeper is not None and self.keeper.maintain(self.chain)
+                busy = (self.traces is not None and self.traces.step()) or busy
                 moved = self.chain.head.number != seen
                 if moved or time.monotonic() - collected > COLLECT_S_MAX:
                     seen, collected = self.chain.head.number, time.monotonic()

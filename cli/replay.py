@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import Any
 
-from cli.output import CommandError, say, say_json
+from cli.output import CommandError, note, say, say_json
 
 MISMATCH_STATUS = 1
 
@@ -16,28 +17,58 @@ def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a block with its witness: JSON, perhaps gzipped")
     parser.add_argument("--sub-blocks", type=int, default=1, help="build the block in this many flashblocks")
     parser.add_argument("--engine", choices=("fast", "stock"), default="fast", help="ours, or py-evm as it is")
+    parser.add_argument(
+        "--trace-cache",
+        metavar="DIR",
+        type=Path,
+        help="take over the compiled traces kept here, and keep this run's (default: every run compiles anew)",
+    )
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
 def run(options: argparse.Namespace) -> int:
     """Replay each file; 0 when every hash matches."""
+    from actors.collector import BlockCollector
+    from flashblocks.execution.replay import ReplayResult
+
+    traces = _take_over(options.trace_cache)
+    results: list[ReplayResult] = []
+    with BlockCollector() as collector:  # as in the components: no collector runs within a block
+        for file in options.files:
+            results.append(_replay(file, options))
+            if not options.json:
+                _tell(results[-1])
+            collector.between_blocks()
+    if traces is not None:
+        traces.close()
+    if options.json:
+        say_json({"files": [_row(result) for result in results]})
+    return 0 if all(result.hash_match for result in results) else MISMATCH_STATUS
+
+
+def _replay(file: str, options: argparse.Namespace) -> Any:
     from flashblocks.execution.replay import replay_file
 
-    failures = 0
-    rows = []
-    for file in options.files:
-        try:
-            result = replay_file(file, options.sub_blocks, options.engine, time.process_time)
-        except (OSError, ValueError, KeyError) as error:
-            raise CommandError(f"{file}: {type(error).__name__}: {error}") from None
-        failures += not result.hash_match
-        if options.json:
-            rows.append(_row(result))
-        else:
-            _tell(result)
-    if options.json:
-        say_json({"files": rows})
-    return MISMATCH_STATUS if failures else 0
+    try:
+        return replay_file(file, options.sub_blocks, options.engine, time.process_time)
+    except (OSError, ValueError, KeyError) as error:
+        raise CommandError(f"{file}: {type(error).__name__}: {error}") from None
+
+
+def _take_over(directory: Path | None) -> Any:
+    if directory is None:
+        return None
+    from actors.trace_keeping import TraceKeeper
+
+    return TraceKeeper(directory, Log())
+
+
+class Log:
+    """What the trace keeper has to say, on stderr."""
+
+    def warning(self, event: str, **fields: Any) -> None:
+        """One line."""
+        note(f"{event}: {fields['path']}: {fields['error']}")
 
 
 def _row(result: Any) -> dict[str, Any]:

@@ -7,12 +7,10 @@ process's: a program depends on nothing but the code.
 """
 
 import marshal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import CodeType
 from typing import Any
 
-import msgspec
 from eth.exceptions import Halt, InvalidInstruction, InvalidJumpDestination, OutOfGas, Revert
 
 from flashblocks.execution.block_state import BlockState
@@ -30,17 +28,19 @@ VISIT_BYTES = 100
 TRACE_BYTES_PER_OP = 150  # measured, CPython 3.11
 TRACE_CACHE_LIMIT_BYTES = 160 << 20
 CLOCK_EVERY_TRACES = 16
-
-COMPILER_VERSION = 2  # raise it with every change to the traces' source
-DUMP_HEAD = f"evm traces {COMPILER_VERSION} {sys.implementation.cache_tag} {sys.hexversion:x}\n".encode()
+# Linking a trace that an earlier process compiled takes a twentieth of compiling it; so much of the budget it costs.
+STORED_BYTES_PER_OP = 45  # measured: marshalled byte code per opcode
+LINKED_OPS_PER_BUDGET_OP = 16
 
 TraceFunction = Callable[..., int]
+StoredTraces = dict[int, bytes]
+"""Position in the code → marshalled byte code of the trace there."""
 
 
 class Program:
     """The traces of one code."""
 
-    __slots__ = ("code", "compiled", "destinations", "namespace", "opcodes", "ops", "traces", "visits")
+    __slots__ = ("code", "compiled", "destinations", "namespace", "opcodes", "ops", "stored", "traces", "visits")
 
     def __init__(self, code: Code, opcodes: dict[int, Any], call: Callable[..., tuple[int, int]]) -> None:
         self.code = code.raw
@@ -48,6 +48,7 @@ class Program:
         self.opcodes = opcodes
         self.traces: dict[int, TraceFunction] = {}
         self.compiled: dict[int, CodeType] = {}
+        self.stored: StoredTraces = {}  # compiled by an earlier process, not visited yet
         self.visits: dict[int, int] = {}
         self.ops = 0
         self.namespace = {
@@ -59,17 +60,11 @@ class Program:
             "call": call,
         }
 
-    def restore(self, ops: int, stored: dict[int, bytes]) -> None:
-        """Take over traces that another process compiled."""
-        self.ops = ops
-        for start, marshalled in stored.items():
-            compiled = self.compiled[start] = marshal.loads(marshalled)
-            self.traces[start] = link(compiled, self.namespace)
-
     @property
     def size_bytes(self) -> int:
         """What the program takes in memory, about."""
-        return len(self.code) + TRACE_BYTES_PER_OP * self.ops + VISIT_BYTES * len(self.visits)
+        stored = sum(len(marshalled) for marshalled in self.stored.values())
+        return len(self.code) + TRACE_BYTES_PER_OP * self.ops + VISIT_BYTES * len(self.visits) + stored
 
     def step(self, frame: Any, pc: int) -> int:
         """Run from `pc` to the next jump without a trace: where none fits the stack, or none is worth compiling."""
@@ -80,6 +75,8 @@ class Program:
         visits = self.visits.get(start, 0) + 1
         if state.compile_budget_ops > 0:
             cache.drop_provisional()
+            if start in self.stored:
+                return self.take_over(start, state)
             if visits >= HOT_VISITS:
                 return self.compile(start, state, TRACE_LIMIT_OPS)
         elif visits >= HOT_VISITS_BEYOND_BUDGET:
@@ -97,7 +94,19 @@ class Program:
         compiled = self.compiled[start] = compile(trace.source, f"<evm:{start}>", "exec")
         function = self.traces[start] = link(compiled, self.namespace)
         self.ops += trace.ops
+        cache.compiled_ops += trace.ops
         cache.grew(TRACE_BYTES_PER_OP * trace.ops)
+        return function
+
+    def take_over(self, start: int, state: BlockState) -> TraceFunction:
+        """Link the trace at `start` that an earlier process compiled."""
+        marshalled = self.stored.pop(start)
+        ops = len(marshalled) // STORED_BYTES_PER_OP + 1
+        state.compile_budget_ops -= ops // LINKED_OPS_PER_BUDGET_OP + 1
+        compiled = self.compiled[start] = marshal.loads(marshalled)
+        function = self.traces[start] = link(compiled, self.namespace)
+        self.ops += ops
+        cache.grew(TRACE_BYTES_PER_OP * ops - len(marshalled))
         return function
 
 
@@ -108,7 +117,8 @@ class TraceCache:
         self.limit_bytes = limit_bytes
         self.programs: dict[bytes, Program] = {}
         self.provisional: list[tuple[Program, int]] = []  # short traces, made beyond a budget
-        self.stored: dict[bytes, tuple[int, dict[int, bytes]]] = {}  # loaded, not met yet
+        self.find_stored: Callable[[bytes], StoredTraces] = lambda code_hash: {}
+        self.compiled_ops = 0  # since the process began: whether there is anything new to keep
         self._size_bytes = 0
 
     def program_of(self, code: Code, opcodes: dict[int, Any], call: Callable[..., tuple[int, int]]) -> Program:
@@ -118,8 +128,7 @@ class TraceCache:
             program = self.programs.get(code.hash)
             if program is None:
                 program = self.programs[code.hash] = Program(code, opcodes, call)
-                if code.hash in self.stored:
-                    program.restore(*self.stored.pop(code.hash))
+                program.stored = self.find_stored(code.hash)
                 self.grew(program.size_bytes)
             code.programs = program
         return program
@@ -147,6 +156,7 @@ class TraceCache:
             self._size_bytes -= program.size_bytes
             program.traces.clear()
             program.compiled.clear()
+            program.stored = {}
             program.visits.clear()
             program.ops = 0
 
@@ -155,24 +165,20 @@ class TraceCache:
         """What all programs take, about."""
         return self._size_bytes
 
-    def dump(self) -> bytes:
-        """All traces, for `load` in another process with the same interpreter and the same compiler."""
-        traces = {
-            code_hash: (program.ops, {start: marshal.dumps(compiled) for start, compiled in program.compiled.items()})
-            for code_hash, program in self.programs.items()
-            if program.compiled
-        }
-        return DUMP_HEAD + msgspec.msgpack.encode(traces)
+    def traces(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """(code hash, position, marshalled byte code) of all traces, the program met last first: for `find_stored`.
 
-    def load(self, dump: bytes) -> bool:
-        """Take over the traces of a dump; False, and nothing taken, where it is of another version.
-
-        A trace is Python byte code: load only what this user's own processes wrote.
+        Programs may come and go while this is consumed slowly. Provisional traces are not worth keeping.
         """
-        if not dump.startswith(DUMP_HEAD):
-            return False
-        self.stored = msgspec.msgpack.decode(dump[len(DUMP_HEAD) :], type=dict[bytes, tuple[int, dict[int, bytes]]])
-        return True
+        for code_hash in reversed(list(self.programs)):
+            program = self.programs.get(code_hash)
+            if program is None:
+                continue
+            for start, marshalled in list(program.stored.items()):
+                yield code_hash, start, marshalled
+            for start, compiled in list(program.compiled.items()):
+                if (program, start) not in self.provisional:
+                    yield code_hash, start, marshal.dumps(compiled)
 
 
 cache = TraceCache()

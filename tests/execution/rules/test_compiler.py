@@ -71,19 +71,44 @@ def test_the_cache_is_bounded_and_drops_the_oldest(new_chain: Any, monkeypatch: 
     assert run(new_chain, codes[0]).error is None
 
 
-def test_traces_survive_a_dump(new_chain: Any, own_cache: program.TraceCache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_traces_pass_to_another_process(
+    new_chain: Any, own_cache: program.TraceCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     code = assemble(COUNTDOWN)
     first = run(new_chain, code)
-    dump = own_cache.dump()
+    kept: dict[bytes, program.StoredTraces] = {}
+    for code_hash, start, marshalled in own_cache.traces():
+        kept.setdefault(code_hash, {})[start] = marshalled
+    assert own_cache.compiled_ops > 0
     fresh = program.TraceCache()
+    fresh.find_stored = lambda code_hash: dict(kept.get(code_hash, {}))
     monkeypatch.setattr(program, "cache", fresh)
-    assert fresh.load(dump)
     monkeypatch.setattr(program, "HOT_VISITS", 10**9)  # nothing is compiled any more
     assert run(new_chain, code) == first
     (restored,) = fresh.programs.values()
     assert list(restored.traces) == list(own_cache.programs[Code.of(code).hash].traces)
-    assert restored.size_bytes <= fresh.size_bytes
-    assert not fresh.load(b"evm traces of another kind\n" + dump)
+    assert restored.stored == {}
+    assert fresh.compiled_ops == 0
+    assert restored.size_bytes == fresh.size_bytes
+    assert {(h, s) for h, s, _ in fresh.traces()} == {(h, s) for h, s, _ in own_cache.traces()}
+
+
+def test_linking_stored_traces_costs_budget(
+    new_chain: Any, own_cache: program.TraceCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flashblocks.execution import block_state
+
+    code = assemble(COUNTDOWN)
+    first = run(new_chain, code)
+    kept = {start: marshalled for _, start, marshalled in own_cache.traces()}
+    fresh = program.TraceCache()
+    fresh.find_stored = lambda code_hash: dict(kept)
+    monkeypatch.setattr(program, "cache", fresh)
+    monkeypatch.setattr(block_state, "COMPILE_BUDGET_OPS", 0)
+    assert run(new_chain, code) == first  # nothing is linked without budget
+    (program_of_code,) = fresh.programs.values()
+    assert program_of_code.stored == kept
+    assert program_of_code.size_bytes == fresh.size_bytes
 
 
 @pytest.mark.parametrize(
