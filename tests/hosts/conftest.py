@@ -1,0 +1,22 @@
+"""Hosts for the tests of this folder, where this machine can make them; elsewhere the tests say why they do not run."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hosts.machines import missing
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs hosts where there can be none."""
+    marked = [item for item in items if item.get_closest_marker("hosts") is not None]
+    reason = missing() if marked else None
+    if reason is not None:
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left_behind() -> Iterator[None]:
+    """Hosts live longer than one test and may be booted in one; `test_machines` checks that all of them end."""
+    yield
