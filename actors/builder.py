@@ -44,6 +44,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str = "sequencer-0"
     group: int = 0
     host: str = "127.0.0.1"
+    engine_host: str = ""
+    """Address of the Engine API and the flashblocks, which only the own group talks to; empty is `host`."""
     data_dir: str = ""
     log_level: str = "info"
     jwt_secret_path: str = ""
@@ -70,7 +72,11 @@ class Builder:
         self.bundles = BundlePool()
         self.metrics = UpstreamMetrics(METRICS_PREFIX)
         self.stream = FrameServer(
-            settings.host, settings.ws_port, None, on_peer=self._peer_changed, peers_max=settings.ws_subscriber_limit
+            settings.engine_host or settings.host,
+            settings.ws_port,
+            None,
+            on_peer=self._peer_changed,
+            peers_max=settings.ws_subscriber_limit,
         )
         self._bug: asyncio.Future[None] | None = None
         self.client = ExecutionClient(
@@ -79,6 +85,7 @@ class Builder:
                 name=settings.name,
                 group=settings.group,
                 host=settings.host,
+                engine_host=settings.engine_host,
                 engine_port=settings.engine_port,
                 rpc_port=settings.rpc_port,
                 genesis_path=settings.genesis_path,

@@ -59,6 +59,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     group: int
     host: str
+    engine_host: str = ""
     engine_port: int
     rpc_port: int
     genesis_path: str
@@ -117,7 +118,7 @@ class ExecutionClient:
         self.eth = EthRpc(self)
         public = {**self.eth.methods(), **(rpc_methods or {})}
         self.engine_server = RpcServer(
-            options.host,
+            options.engine_host or options.host,
             options.engine_port,
             {**public, **self.engine.methods(), **(engine_methods or {})},
             name=f"{options.component} engine",
@@ -134,6 +135,7 @@ class ExecutionClient:
             name=f"{options.component} rpc",
             log=log,
             probes=self._probes,
+            shows=self.registry,
         )
 
     # -- life

@@ -17,6 +17,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     name: str
     group: int = 0
     host: str = "127.0.0.1"
+    engine_host: str = ""
+    """Address of the Engine API, which only the own group talks to; empty is `host`."""
     data_dir: str = ""
     """Directory of the chain store and the logs; empty keeps the chain in memory only."""
     log_level: str = "info"
@@ -41,6 +43,7 @@ class FallbackEl:
             name=settings.name,
             group=settings.group,
             host=settings.host,
+            engine_host=settings.engine_host,
             engine_port=settings.engine_port,
             rpc_port=settings.rpc_port,
             genesis_path=settings.genesis_path,

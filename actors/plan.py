@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from actors.placement import Placement, on_one_machine
 from actors.ports import GROUPS_MAX, INGRESSES_MAX, PROXIES_MAX, RPC_NODES_MAX, ClusterPorts, GroupPorts
 
 NAME_LENGTH_MAX = 16  # Ray's socket paths hold the name and end at 107 bytes
@@ -77,6 +78,7 @@ class ComponentPlan(msgspec.Struct, frozen=True, kw_only=True):
     group: int  # the sequencer group, or the index among its kind
     settings: dict[str, Any]
     addresses: dict[str, str]  # as written to endpoints.json: {"rpc": "http://…"}
+    host: str = ""  # the address of the host it is placed on; empty: this machine
 
     @property
     def actor_name(self) -> str:
@@ -89,9 +91,15 @@ class ComponentPlan(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.instance}.{self.component}"
 
 
-def build_plan(options: ClusterOptions, ports: ClusterPorts, data_dir: Path) -> list[ComponentPlan]:
-    """Every component of the cluster with its complete settings, in the order of creation."""
-    wiring = _Wiring(options, ports, data_dir)
+def build_plan(
+    options: ClusterOptions, ports: ClusterPorts, data_dir: Path, placement: Placement | None = None
+) -> list[ComponentPlan]:
+    """Every component of the cluster with its complete settings, in the order of creation.
+
+    With a *placement* each component gets its host, listens there on the host's own address with what other hosts
+    must reach, and on loopback with the rest.
+    """
+    wiring = _Wiring(options, ports, data_dir, placement)
     groups = range(options.groups)
     conductors = [wiring.conductor(group) for group in groups]
     proxies = [wiring.proxy(index) for index in range(options.proxies)]
@@ -115,41 +123,59 @@ def build_plan(options: ClusterOptions, ports: ClusterPorts, data_dir: Path) -> 
 class _Wiring:
     """Turns ports into the URLs and settings of each component (names: the components' own Settings)."""
 
-    def __init__(self, options: ClusterOptions, ports: ClusterPorts, data_dir: Path) -> None:
+    def __init__(
+        self, options: ClusterOptions, ports: ClusterPorts, data_dir: Path, placement: Placement | None
+    ) -> None:
         self.options = options
         self.ports = ports
         self.data_dir = data_dir
-
-    def _http(self, port: int) -> str:
-        return f"http://{self.options.host}:{port}"
-
-    def _ws(self, port: int, path: str = "") -> str:
-        return f"ws://{self.options.host}:{port}{path}"
+        self.is_placed = placement is not None
+        self.at = placement or on_one_machine(
+            options.host,
+            groups=options.groups,
+            proxies=options.proxies,
+            rpc_nodes=options.rpc_nodes,
+            ingresses=options.ingresses,
+        )
 
     def _execution_urls(self, *, without_group: int | None = None) -> list[str]:
         return [
-            self._http(port)
+            _http(self.at.groups[index], port)
             for index, group in enumerate(self.ports.groups)
             if index != without_group
             for port in (group.fallback_el_rpc, group.builder_rpc)
         ]
 
     def _stream_urls(self) -> list[str]:
-        return [self._ws(port, "/ws") for port in self.ports.proxies]
+        return [_ws(host, port, "/ws") for host, port in zip(self.at.proxies, self.ports.proxies, strict=True)]
+
+    def _ingress_urls(self) -> list[str]:
+        return [_http(host, port) for host, port in zip(self.at.ingresses, self.ports.ingresses, strict=True)]
 
     def _plan(
-        self, component: str, instance: str, group: int, addresses: dict[str, str], settings: dict[str, Any]
+        self,
+        component: str,
+        instance: str,
+        group: int,
+        host: str,
+        addresses: dict[str, str],
+        settings: dict[str, Any],
     ) -> ComponentPlan:
         settings = {
             "name": instance,
             "group": group,
-            "host": self.options.host,
+            "host": host,
             "data_dir": str(self.data_dir / instance / component),
             "log_level": self.options.log_level,
             **settings,
         }
         return ComponentPlan(
-            component=component, instance=instance, group=group, settings=settings, addresses=addresses
+            component=component,
+            instance=instance,
+            group=group,
+            settings=settings,
+            addresses=addresses,
+            host=host if self.is_placed else "",
         )
 
     def _jwt(self) -> dict[str, str]:
@@ -158,82 +184,88 @@ class _Wiring:
     def _genesis(self) -> dict[str, str]:
         return {"genesis_path": str(self.data_dir / GENESIS_FILE)}
 
-    def _group(self, group: int) -> tuple[str, GroupPorts]:
-        return f"sequencer-{group}", self.ports.groups[group]
+    def _group(self, group: int) -> tuple[str, str, GroupPorts]:
+        return f"sequencer-{group}", self.at.groups[group], self.ports.groups[group]
 
     def op_node(self, group: int) -> ComponentPlan:
-        instance, own = self._group(group)
+        instance, host, own = self._group(group)
         settings = {
             **self._jwt(),
             **self._genesis(),
             "rpc_port": own.op_node_rpc,
-            "engine_url": self._http(own.rollup_boost_engine),
-            "conductor_url": self._http(own.conductor_rpc),
+            "engine_url": _http(self.at.inner, own.rollup_boost_engine),
+            "conductor_url": _http(host, own.conductor_rpc),
             "block_time_s": self.options.block_time_s,
             "peer_urls": self._execution_urls(without_group=group),
             "peer_op_node_urls": [
-                self._http(ports.op_node_rpc) for index, ports in enumerate(self.ports.groups) if index != group
+                _http(self.at.groups[index], ports.op_node_rpc)
+                for index, ports in enumerate(self.ports.groups)
+                if index != group
             ],
             "sequencer_stopped": True,
             "conductor_enabled": True,
         }
-        return self._plan("op-node", instance, group, {"rpc": self._http(own.op_node_rpc)}, settings)
+        return self._plan("op-node", instance, group, host, {"rpc": _http(host, own.op_node_rpc)}, settings)
 
     def conductor(self, group: int) -> ComponentPlan:
-        instance, own = self._group(group)
+        instance, host, own = self._group(group)
+        members = [
+            (f"sequencer-{index}", self.at.groups[index], ports) for index, ports in enumerate(self.ports.groups)
+        ]
         settings = {
             **self._genesis(),
             "rpc_port": own.conductor_rpc,
             "ws_port": own.conductor_ws,
             "raft_port": own.conductor_raft,
-            "raft_peers": {
-                f"sequencer-{index}": f"{self.options.host}:{ports.conductor_raft}"
-                for index, ports in enumerate(self.ports.groups)
-            },
+            "raft_peers": {name: f"{address}:{ports.conductor_raft}" for name, address, ports in members},
             "raft_password_path": str(self.data_dir / RAFT_PASSWORD_FILE),
-            "peer_urls": {
-                f"sequencer-{index}": self._http(ports.conductor_rpc) for index, ports in enumerate(self.ports.groups)
-            },
-            "op_node_url": self._http(own.op_node_rpc),
-            "rollup_boost_url": self._http(own.rollup_boost_engine),
-            "rollup_boost_ws_url": self._ws(own.rollup_boost_ws),
-            "execution_url": self._http(own.fallback_el_rpc),
+            "peer_urls": {name: _http(address, ports.conductor_rpc) for name, address, ports in members},
+            "op_node_url": _http(host, own.op_node_rpc),
+            "rollup_boost_url": _http(self.at.inner, own.rollup_boost_engine),
+            "rollup_boost_ws_url": _ws(self.at.inner, own.rollup_boost_ws),
+            "execution_url": _http(host, own.fallback_el_rpc),
             "block_time_s": self.options.block_time_s,
             "flashblock_time_ms": self.options.flashblock_time_ms,
         }
         addresses = {
-            "rpc": self._http(own.conductor_rpc),
-            "ws": self._ws(own.conductor_ws, "/ws"),
-            "raft": f"{self.options.host}:{own.conductor_raft}",
+            "rpc": _http(host, own.conductor_rpc),
+            "ws": _ws(host, own.conductor_ws, "/ws"),
+            "raft": f"{host}:{own.conductor_raft}",
         }
-        return self._plan("conductor", instance, group, addresses, settings)
+        return self._plan("conductor", instance, group, host, addresses, settings)
 
     def rollup_boost(self, group: int) -> ComponentPlan:
-        instance, own = self._group(group)
+        instance, host, own = self._group(group)
+        inner = self.at.inner
         settings = {
             **self._jwt(),
+            "host": inner,
             "engine_port": own.rollup_boost_engine,
             "debug_port": own.rollup_boost_debug,
             "ws_port": own.rollup_boost_ws,
-            "l2_url": self._http(own.fallback_el_engine),
-            "builder_url": self._http(own.builder_engine),
-            "builder_ws_url": self._ws(own.builder_ws),
+            "l2_url": _http(inner, own.fallback_el_engine),
+            "builder_url": _http(inner, own.builder_engine),
+            "builder_ws_url": _ws(inner, own.builder_ws),
             "commit_required": True,
         }
-        engine = self._http(own.rollup_boost_engine)
+        engine = _http(inner, own.rollup_boost_engine)
         addresses = {
             "engine": engine,
-            "debug": self._http(own.rollup_boost_debug),
+            "debug": _http(inner, own.rollup_boost_debug),
             "health": f"{engine}/healthz",
-            "ws": self._ws(own.rollup_boost_ws),
+            "ws": _ws(inner, own.rollup_boost_ws),
         }
-        return self._plan("rollup-boost", instance, group, addresses, settings)
+        if self.is_placed:  # none of the above is for other hosts, but they may look at it
+            settings |= {"metrics_host": host, "metrics_port": own.rollup_boost_metrics}
+            addresses["metrics"] = _http(host, own.rollup_boost_metrics)
+        return self._plan("rollup-boost", instance, group, host, addresses, settings)
 
     def builder(self, group: int) -> ComponentPlan:
-        instance, own = self._group(group)
+        instance, host, own = self._group(group)
         settings = {
             **self._jwt(),
             **self._genesis(),
+            **self._engine_host(),
             "engine_port": own.builder_engine,
             "rpc_port": own.builder_rpc,
             "ws_port": own.builder_ws,
@@ -242,56 +274,74 @@ class _Wiring:
             "peer_urls": self._execution_urls(without_group=group),
         }
         addresses = {
-            "engine": self._http(own.builder_engine),
-            "rpc": self._http(own.builder_rpc),
-            "ws": self._ws(own.builder_ws),
+            "engine": _http(self.at.inner, own.builder_engine),
+            "rpc": _http(host, own.builder_rpc),
+            "ws": _ws(self.at.inner, own.builder_ws),
         }
-        return self._plan("builder", instance, group, addresses, settings)
+        return self._plan("builder", instance, group, host, addresses, settings)
 
     def fallback_el(self, group: int) -> ComponentPlan:
-        instance, own = self._group(group)
+        instance, host, own = self._group(group)
         settings = {
             **self._jwt(),
             **self._genesis(),
+            **self._engine_host(),
             "engine_port": own.fallback_el_engine,
             "rpc_port": own.fallback_el_rpc,
             "peer_urls": self._execution_urls(without_group=group),
         }
-        addresses = {"engine": self._http(own.fallback_el_engine), "rpc": self._http(own.fallback_el_rpc)}
-        return self._plan("fallback-el", instance, group, addresses, settings)
+        addresses = {
+            "engine": _http(self.at.inner, own.fallback_el_engine),
+            "rpc": _http(host, own.fallback_el_rpc),
+        }
+        return self._plan("fallback-el", instance, group, host, addresses, settings)
+
+    def _engine_host(self) -> dict[str, str]:
+        return {"engine_host": self.at.inner} if self.is_placed else {}
 
     def proxy(self, index: int) -> ComponentPlan:
-        port = self.ports.proxies[index]
-        upstream = [self._ws(group.conductor_ws, "/ws") for group in self.ports.groups]
-        addresses = {"ws": self._ws(port, "/ws"), "http": self._http(port)}
+        host, port = self.at.proxies[index], self.ports.proxies[index]
+        upstream = [
+            _ws(address, group.conductor_ws, "/ws")
+            for address, group in zip(self.at.groups, self.ports.groups, strict=True)
+        ]
+        addresses = {"ws": _ws(host, port, "/ws"), "http": _http(host, port)}
         settings = {
             "port": port,
             "upstream_ws": upstream,
-            # on a development machine every subscriber has the same address
+            # on a development machine, and for a drill on an edge host, every subscriber has the same address
             "per_ip_connection_limit": 0,
             "instance_connection_limit": PROXY_CONNECTIONS_MAX,
         }
-        return self._plan("websocket-proxy", f"proxy-{index}", index, addresses, settings)
+        return self._plan("websocket-proxy", f"proxy-{index}", index, host, addresses, settings)
 
     def rpc_node(self, index: int) -> ComponentPlan:
-        port = self.ports.rpc_nodes[index]
+        host, port = self.at.rpc_nodes[index], self.ports.rpc_nodes[index]
         settings = {
             **self._genesis(),
             "port": port,
             "stream_urls": self._stream_urls(),
             "execution_urls": self._execution_urls(),
-            "ingress_urls": [self._http(ingress) for ingress in self.ports.ingresses],
+            "ingress_urls": self._ingress_urls(),
             "flashblock_time_ms": self.options.flashblock_time_ms,
         }
-        addresses = {"http": self._http(port), "ws": self._ws(port)}
-        return self._plan("rpc-node", f"rpc-{index}", index, addresses, settings)
+        addresses = {"http": _http(host, port), "ws": _ws(host, port)}
+        return self._plan("rpc-node", f"rpc-{index}", index, host, addresses, settings)
 
     def ingress(self, index: int) -> ComponentPlan:
-        port = self.ports.ingresses[index]
+        host, port = self.at.ingresses[index], self.ports.ingresses[index]
         settings = {
             "port": port,
             "target_urls": self._execution_urls(),
             "stream_urls": self._stream_urls(),
             "execution_urls": self._execution_urls(),
         }
-        return self._plan("ingress", f"ingress-{index}", index, {"http": self._http(port)}, settings)
+        return self._plan("ingress", f"ingress-{index}", index, host, {"http": _http(host, port)}, settings)
+
+
+def _http(host: str, port: int) -> str:
+    return f"http://{host}:{port}"
+
+
+def _ws(host: str, port: int, path: str = "") -> str:
+    return f"ws://{host}:{port}{path}"

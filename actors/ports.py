@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection
 
 import msgspec
 
+from actors.placement import Placement, slots
+
 GROUP_STEP = 100
 INSTANCE_STEP = 10
 GROUPS_MAX = 9
@@ -18,6 +20,7 @@ RPC_NODES_MAX = 9
 INGRESSES_MAX = 9
 OFFSET_STEP = 1000
 OFFSET_MAX = 21_000  # above it ports would enter Linux's ephemeral range (32768…): see RAFT_PORT
+KEEPER_PORT = 8070
 RAFT_PORT = 5050  # not upstream's 50050: an outgoing connection of any process may sit on that one when we bind
 
 
@@ -35,6 +38,7 @@ class GroupPorts(msgspec.Struct, frozen=True, kw_only=True):
     rollup_boost_engine: int
     rollup_boost_debug: int
     rollup_boost_ws: int
+    rollup_boost_metrics: int  # bound only where other hosts look at it
     builder_engine: int
     builder_rpc: int
     builder_ws: int
@@ -68,6 +72,17 @@ def cluster_ports(*, groups: int, proxies: int, rpc_nodes: int, ingresses: int, 
     )
 
 
+def placed_ports(placement: Placement, offset: int = 0) -> ClusterPorts:
+    """The ports on many hosts: the k-th group or instance on a host takes the k-th ports, so hosts look alike."""
+    return ClusterPorts(
+        offset=offset,
+        groups=tuple(_group_ports(offset + GROUP_STEP * slot) for slot in slots(placement.groups)),
+        rpc_nodes=tuple(8545 + offset + INSTANCE_STEP * slot for slot in slots(placement.rpc_nodes)),
+        proxies=tuple(8550 + offset + INSTANCE_STEP * slot for slot in slots(placement.proxies)),
+        ingresses=tuple(8080 + offset - slot for slot in slots(placement.ingresses)),
+    )
+
+
 def _group_ports(shift: int) -> GroupPorts:
     return GroupPorts(
         op_node_rpc=9545 + shift,
@@ -77,6 +92,7 @@ def _group_ports(shift: int) -> GroupPorts:
         rollup_boost_engine=8081 + shift,
         rollup_boost_debug=5555 + shift,
         rollup_boost_ws=1112 + shift,
+        rollup_boost_metrics=7300 + shift,
         builder_engine=8552 + shift,
         builder_rpc=8543 + shift,
         builder_ws=1111 + shift,

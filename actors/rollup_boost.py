@@ -90,6 +90,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     engine_port: int = 8081
     debug_port: int = 5555
     ws_port: int = 1112
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    """Health, metrics and status, read-only, for those who may not reach the other ports; 0 is none."""
     l2_url: str = "http://127.0.0.1:8551"
     builder_url: str = "http://127.0.0.1:8552"
     builder_ws_url: str = "ws://127.0.0.1:1111"
@@ -157,6 +160,15 @@ class RollupBoost:
             name="rollup-boost debug",
             log=log,
         )
+        self.metrics_server = RpcServer(
+            settings.metrics_host,
+            settings.metrics_port,
+            {"flashblocks_status": self._status_method},
+            name="rollup-boost metrics",
+            log=log,
+            probes=self._probes,
+            shows=registry,
+        )
         self.stream = FrameServer(
             settings.host,
             settings.ws_port,
@@ -181,10 +193,12 @@ class RollupBoost:
         self.metrics.gauge("execution_mode", self.core.mode.gauge)
 
     async def start(self) -> None:
-        """Bind the three ports and begin to look for the peers."""
+        """Bind the ports and begin to look for the peers."""
         self._bug = asyncio.get_running_loop().create_future()
         await self.engine_server.start()
         await self.debug_server.start()
+        if self.settings.metrics_port:
+            await self.metrics_server.start()
         await self.stream.start()
         await self._builder_stream.start()
         self._l2_lifeline.start()
@@ -206,6 +220,7 @@ class RollupBoost:
         await self.stream.close()
         await self.engine_server.close()
         await self.debug_server.close()
+        await self.metrics_server.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()

@@ -120,6 +120,7 @@ class RpcServer:
         routes: Iterable[tuple[str, str, Callable[[web.Request], Awaitable[web.StreamResponse]]]] = (),
         probes: Callable[[], Probes] = Probes,
         registry: CollectorRegistry | None = None,
+        shows: CollectorRegistry | None = None,
         cors_origins: str | None = None,
         request_size_bytes_max: int = REQUEST_SIZE_BYTES_MAX,
         fallback: Callable[[str, list[Any]], Awaitable[Any]] | None = None,
@@ -128,6 +129,8 @@ class RpcServer:
         self.host, self.port, self.methods = host, port, dict(methods)
         self.session_methods = dict(session_methods or {})
         self.registry = registry if registry is not None else CollectorRegistry()
+        # what /metrics shows: by default what is counted here
+        self._shows = shows if shows is not None else self.registry
         self._log, self._secret, self._probes, self._cors = log, jwt_secret, probes, cors_origins
         self._fallback, self._admit = fallback, admit
         self._sockets: set[web.WebSocketResponse] = set()
@@ -283,7 +286,7 @@ class RpcServer:
     async def _metrics(self, request: web.Request) -> web.Response:
         # OpenMetrics, for those who can read it, has the trace ids beside the numbers.
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        return web.Response(body=encode(self.registry), headers={"Content-Type": content_type})
+        return web.Response(body=encode(self._shows), headers={"Content-Type": content_type})
 
     @web.middleware
     async def _guard(

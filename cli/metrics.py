@@ -14,7 +14,7 @@ from cli.running import add_name, endpoints, find
 
 SCRAPE_S_MAX = 2.0
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-DOORS = ("engine", "rpc", "http", "ws")
+DOORS = ("metrics", "rpc", "engine", "http", "ws")
 """Where a component answers /metrics: its first address of these kinds."""
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from actors.placement import Host, place
 from actors.plan import ClusterOptions, ComponentPlan, OptionsError, build_plan
-from actors.ports import cluster_ports
+from actors.ports import cluster_ports, placed_ports
 
 DATA_DIR = Path("/data")
 
@@ -106,3 +107,61 @@ def test_options_out_of_range_are_refused_with_the_flag_named(changes: dict[str,
 
 def test_the_defaults_are_within_their_ranges() -> None:
     ClusterOptions().check()
+
+
+HOSTS = [
+    Host(address="10.0.0.1", head=True),
+    *(Host(address=f"10.0.0.1{index}", sequencer=True) for index in range(5)),
+    Host(address="10.0.0.21", edge=True),
+]
+
+
+def placed_plan(hosts: list[Host], groups: int = 5) -> list[ComponentPlan]:
+    placement = place(hosts, groups=groups, proxies=2, rpc_nodes=1, ingresses=1)
+    return build_plan(ClusterOptions(groups=groups), placed_ports(placement), DATA_DIR, placement)
+
+
+def test_on_many_hosts_all_groups_use_the_usual_ports_of_their_own_host() -> None:
+    plan = placed_plan(HOSTS)
+    conductors = [each for each in plan if each.component == "conductor"]
+    assert [each.host for each in conductors] == [f"10.0.0.1{index}" for index in range(5)]
+    assert conductors[0].settings["raft_peers"] == {f"sequencer-{i}": f"10.0.0.1{i}:5050" for i in range(5)}
+    assert all(each.settings["host"] == each.host for each in conductors)
+    assert find(plan, "proxy-1/websocket-proxy").settings["upstream_ws"][4] == "ws://10.0.0.14:8546/ws"
+    assert find(plan, "rpc-0/rpc-node").addresses == {"http": "http://10.0.0.21:8545", "ws": "ws://10.0.0.21:8545"}
+
+
+def test_what_only_the_group_talks_to_stays_on_loopback() -> None:
+    plan = placed_plan(HOSTS)
+    for group in range(5):
+        boost = find(plan, f"sequencer-{group}/rollup-boost")
+        assert boost.settings["host"] == "127.0.0.1"
+        assert boost.addresses["metrics"] == f"http://10.0.0.1{group}:7300"
+        for component in ("builder", "fallback-el"):
+            client = find(plan, f"sequencer-{group}/{component}")
+            assert client.settings["engine_host"] == "127.0.0.1"
+            assert client.addresses["rpc"].startswith(f"http://10.0.0.1{group}:")
+
+
+def test_a_component_names_loopback_only_for_what_its_own_host_serves_there() -> None:
+    for plan in (placed_plan(HOSTS), placed_plan(HOSTS[1:3])):
+        for each in plan:
+            for port in re.findall(r"127\.0\.0\.1:(\d+)", repr(each.settings)):
+                servers = [
+                    other.instance
+                    for other in plan
+                    if other.host == each.host and f"//127.0.0.1:{port}" in repr(other.addresses)
+                ]
+                assert servers == [each.instance], f"{each.actor_name} and port {port}"
+
+
+@pytest.mark.parametrize("hosts", [1, 2, 5])
+def test_no_two_components_of_one_host_share_a_port(hosts: int) -> None:
+    plan = placed_plan(HOSTS[1 : 1 + hosts], groups=5)
+    taken = [
+        (each.host, value)
+        for each in plan
+        for key, value in each.settings.items()
+        if key == "port" or key.endswith("_port")
+    ]
+    assert len(taken) == len(set(taken))
