@@ -92,6 +92,7 @@ class Builder:
                 data_dir=settings.data_dir,
                 jwt_secret_path=settings.jwt_secret_path,
                 peer_urls=settings.peer_urls,
+                believes_senders=True,  # it only proposes; the fallback EL judges
             ),
             log,
             self._make_source,

@@ -1,7 +1,8 @@
 """The ingress: checks a raw transaction once, hands it to every builder and execution client until it is included.
 
-`eth_sendRawTransaction` answers as soon as the first pool has it. The rules are in `flashblocks.ingress`; here are the
-sockets: one batch at a time to every target, the stream that tells what is included, lifelines that tell of restarts.
+`eth_sendRawTransaction` answers as soon as the first pool has it; rpc-nodes of ours hand over on a kept link instead.
+The rules are in `flashblocks.ingress`; here are the sockets: one batch at a time to every target, over a link that also
+tells of its restarts, and the stream that tells what is included.
 """
 
 from __future__ import annotations
@@ -10,23 +11,27 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from actors.execution_peers import ExecutionPeers, call_batch, expect_object
+from actors.execution_peers import ExecutionPeers, expect_object
 from actors.frame_link import FrameClient
-from actors.lifeline import Lifeline
-from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
-from actors.rpc_server import CALLER, Probes, RpcServer
+from actors.handover_link import HandoverPort
+from actors.ingress_targets import PoolTarget
+from actors.rpc_client import RpcRefused, RpcUnknown
+from actors.rpc_server import CALLER, Caller, Probes, RpcServer
+from actors.sidecar import read_jwt_secret
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.transaction import Transaction
-from flashblocks.ingress import admission
+from flashblocks.ingress import admission, handover
 from flashblocks.ingress.accounts import Accounts
 from flashblocks.ingress.admission import AccountFacts, Terms
+from flashblocks.ingress.handover import Handed, Outcome
 from flashblocks.ingress.limits import RateLimit
-from flashblocks.ingress.outbox import Answer, Decision, Forgotten, Outbox, Refusal, Send, Settled
+from flashblocks.ingress.outbox import Decision, Forgotten, Outbox, Refusal, Send, Settled
 from flashblocks.wire.flashblock import Flashblock, decode_body
 from flashblocks.wire.flashblock_json import decode_json
 from flashblocks.wire.frames import FlashblockFrame, Frame
@@ -39,7 +44,6 @@ from tracing.sending import SendTrace
 from tracing.stages import component_stages
 
 FIRST_ANSWER_S_MAX = 2.0
-TARGET_ANSWER_S_MAX = 3.0
 TICK_S = 0.1
 FOLLOW_S = 0.5
 BLOCKS_PER_STEP_MAX = 32
@@ -56,8 +60,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: str = ""
     log_level: str = "info"
     target_urls: list[str]  # every builder's and execution client's RPC
+    jwt_secret_path: str = ""  # with it, builders of ours believe the senders recovered here
     stream_urls: list[str] = []
     execution_urls: list[str] = []
+    admissions_max: int = 4_096  # being taken in at the same time
     transactions_max: int = 20_000
     per_sender_max: int = 1_024
     resend_after_ms: int = 4_000
@@ -85,8 +91,8 @@ class Ingress:
         self._per_ip = RateLimit(settings.per_ip_rate, settings.per_ip_burst)
         self._per_sender = RateLimit(settings.per_sender_rate, settings.per_sender_burst)
         self._peers = ExecutionPeers(settings.execution_urls or settings.target_urls)
-        self._targets = {url: RpcClient(url, timeout_s=TARGET_ANSWER_S_MAX) for url in settings.target_urls}
-        self._lifelines = [Lifeline(url, self._on_lifeline(url)) for url in settings.target_urls]
+        secret = read_jwt_secret(settings.jwt_secret_path)
+        self._targets = {url: PoolTarget(url, self._on_link(url), secret) for url in settings.target_urls}
         self._streams = [FrameClient(url, self._on_frame, on_foreign=self._on_foreign) for url in settings.stream_urls]
         self._terms: Terms | None = None
         self._sealed_number: int | None = None
@@ -97,8 +103,7 @@ class Ingress:
         self._asking: dict[bytes, asyncio.Task[AccountFacts | None]] = {}
         self._sending: set[asyncio.Task[None]] = set()
         self._flush: asyncio.TimerHandle | None = None
-        self._up: set[str] = set()  # by their lifelines
-        self._answers: set[str] = set()  # by their last answer, for foreign targets that have no lifeline
+        self._admitting = 0
         self._bug: asyncio.Future[None] | None = None
         registry = CollectorRegistry()
         self._stages = component_stages("ingress", settings.name, settings.data_dir, registry)
@@ -127,6 +132,7 @@ class Ingress:
             },
             name="ingress",
             log=log,
+            links={handover.PATH: HandoverPort(self._take)},
             probes=self._probes,
             registry=registry,
             cors_origins="*",
@@ -136,8 +142,8 @@ class Ingress:
         """Bind and serve; targets and streams may come later."""
         self._bug = asyncio.get_running_loop().create_future()
         await self.server.start()
-        for lifeline in self._lifelines:
-            lifeline.start()
+        for target in self._targets.values():
+            target.start()
         for stream in self._streams:
             await stream.start()
 
@@ -153,8 +159,6 @@ class Ingress:
 
     async def close(self) -> None:
         """Let go of everything; what waits for an answer gets none."""
-        for lifeline in self._lifelines:
-            await lifeline.close()
         for stream in self._streams:
             await stream.close()
         await self.server.close()
@@ -164,7 +168,7 @@ class Ingress:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(client.close() for client in self._targets.values()), self._peers.close())
+        await asyncio.gather(*(target.close() for target in self._targets.values()), self._peers.close())
         await asyncio.to_thread(self._stages.close)
 
     def status(self) -> dict[str, Any]:
@@ -177,40 +181,75 @@ class Ingress:
             "health": "ready" if self._probes().ready[0] == 200 else "not ready",
             "number": self._stream_number if self._stream_number >= 0 else self._sealed_number,
             "held": len(self._outbox),
-            "targets": {url: {"up": url in self._up, "waiting": self._outbox.waiting(url)} for url in self._targets},
+            "targets": {
+                url: {"up": target.up, "waiting": self._outbox.waiting(url)} for url, target in self._targets.items()
+            },
         }
 
     # Methods --------------------------------------------------------------------------------------------------------
 
     async def send_raw_transaction(self, raw: str) -> str:
         """eth_sendRawTransaction: the hash once a first pool has it; else a client's error text."""
-        began, caller = time.time(), CALLER.get().traceparent
-        if not self._per_ip.take(self._caller_address(), time.monotonic()):
+        return data(await self._take_in(to_bytes(raw), CALLER.get(), traced=False))
+
+    async def _take(
+        self, transactions: tuple[Handed, ...], _trusted: bool, answer: Callable[[Sequence[Outcome]], None]
+    ) -> None:
+        """What an rpc-node hands over on its link. Each is taken in, and answered, for itself."""
+        link = CALLER.get()
+        for each in transactions:
+            self._begin(self._take_one(each, link._replace(forwarded_for=each.caller), answer))
+
+    async def _take_one(self, each: Handed, caller: Caller, answer: Callable[[Sequence[Outcome]], None]) -> None:
+        try:
+            await self._take_in(each.raw, caller, traced=each.traced)
+        except RpcError as error:
+            answer((Outcome(each.number, error.code, str(error)),))
+        else:
+            answer((Outcome(each.number),))
+
+    async def _take_in(self, raw: bytes, caller: Caller, *, traced: bool) -> bytes:
+        """Admit one transaction and wait until a first pool has it: its hash; raises RpcError."""
+        if self._admitting >= self.settings.admissions_max:
+            self._refused.labels("busy").inc()
+            text = f"the ingress is busy: {self._admitting} transactions are being taken in; try again"
+            raise RpcError(LIMIT_EXCEEDED, text)
+        self._admitting += 1
+        try:
+            return await self._admit(raw, caller, traced)
+        finally:
+            self._admitting -= 1
+
+    async def _admit(self, raw: bytes, caller: Caller, traced: bool) -> bytes:
+        began, context = time.time(), caller.traceparent
+        if not self._per_ip.take(self._address_of(caller), time.monotonic()):
             self._refused.labels("rate").inc()
             raise RpcError(LIMIT_EXCEEDED, "rate limit exceeded: too many transactions from this address")
         try:
-            transaction = admission.read(to_bytes(raw))
+            transaction = admission.read(raw)
+            if traced:
+                context = transaction_root(transaction.hash).traceparent
             terms = self._terms or await self._learn_terms()
             account = await self._account(transaction.sender)
             queued = self._outbox.queued_cost(transaction.sender, transaction.nonce)
             admission.check(transaction, terms, account, queued)
         except InvalidTransaction as refused:
             self._refused.labels("ingress").inc()
-            self._trace.refused(b"", began, time.time(), caller, str(refused))
+            self._trace.refused(b"", began, time.time(), context, str(refused))
             raise RpcError(SERVER_ERROR, str(refused)) from None
         refusal = self._outbox.room_for(transaction)
         if refusal is None and not self._per_sender.take(transaction.sender, time.monotonic()):
             refusal = Refusal(LIMIT_EXCEEDED, "rate limit exceeded: too many transactions of this sender")
         if refusal is None:
-            self._trace.took(transaction.hash, began, time.time(), caller)
+            self._trace.took(transaction.hash, began, time.time(), context)
             refusal = await self._hand_out(transaction)
             self._trace.answered(transaction.hash, time.time())
         if refusal is not None:
-            self._trace.refused(transaction.hash, began, time.time(), caller, refusal.message)
+            self._trace.refused(transaction.hash, began, time.time(), context, refusal.message)
             self._refused.labels("target").inc()
             raise RpcError(refusal.code, refusal.message)
         self._accepted.inc()
-        return data(transaction.hash)
+        return transaction.hash
 
     async def _hand_out(self, transaction: Transaction) -> Refusal | None:
         answer: asyncio.Future[Refusal | None] = asyncio.get_running_loop().create_future()
@@ -245,8 +284,7 @@ class Ingress:
     async def _status(self) -> dict[str, Any]:
         return self.status()
 
-    def _caller_address(self) -> str:
-        caller = CALLER.get()
+    def _address_of(self, caller: Caller) -> str:
         if caller.forwarded_for and caller.address in self.settings.trusted_proxy_addresses:
             return caller.forwarded_for.rpartition(",")[2].strip() or caller.address
         return caller.address
@@ -254,7 +292,7 @@ class Ingress:
     def _probes(self) -> Probes:
         if self._terms is None:
             return Probes(ready=(503, "no execution client has answered yet"))
-        up = len(self._up | self._answers)
+        up = sum(target.up for target in self._targets.values())
         if not up:
             return Probes(ready=(503, "no builder or execution client is up"))
         return Probes(ready=(200, f"{up} of {len(self._targets)} targets up"))
@@ -367,14 +405,10 @@ class Ingress:
 
     # Carrying out ---------------------------------------------------------------------------------------------------
 
-    def _on_lifeline(self, url: str) -> Any:
+    def _on_link(self, url: str) -> Callable[[bool], None]:
         def change(up: bool) -> None:
             if up:
-                self._up.add(url)
                 self._carry_out(self._outbox.target_up(time.monotonic(), url))
-            else:
-                self._up.discard(url)
-                self._answers.discard(url)
 
         return change
 
@@ -383,9 +417,7 @@ class Ingress:
         for decision in decisions:
             match decision:
                 case Send():
-                    task = asyncio.create_task(self._send(decision))
-                    self._sending.add(task)
-                    task.add_done_callback(self._sent_batch)
+                    self._begin(self._send(decision))
                 case Settled(tx_hash, refusal):
                     answer = self._waiting.get(tx_hash)
                     if answer is not None and not answer.done():
@@ -405,7 +437,12 @@ class Ingress:
         self._flush = None
         self._carry_out(self._outbox.flush(time.monotonic()))
 
-    def _sent_batch(self, task: asyncio.Task[None]) -> None:
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._sending.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is not None and self._bug is not None and not self._bug.done():
@@ -413,27 +450,17 @@ class Ingress:
 
     async def _send(self, send: Send) -> None:
         """One batch to one target, in order."""
-        transactions = [(tx_hash, self._outbox.get(tx_hash)) for tx_hash in send.hashes]
-        raws = [(tx_hash, data(transaction.raw)) for tx_hash, transaction in transactions if transaction is not None]
-        if not raws:
+        held = (self._outbox.get(tx_hash) for tx_hash in send.hashes)
+        transactions = [transaction for transaction in held if transaction is not None]
+        if not transactions:
             self._carry_out(self._outbox.answered(time.monotonic(), send.target, {}))
             return
         try:
-            # Says to the pools that these have a trace. A batch has many: each has its own, derived from its hash.
-            headers = {"traceparent": transaction_root(raws[0][0]).traceparent}
-            answers = await call_batch(
-                self._targets[send.target], [("eth_sendRawTransaction", (raw,)) for _, raw in raws], headers=headers
-            )
+            outcomes = await self._targets[send.target].send(transactions)
         except (RpcUnknown, RpcRefused):
-            self._answers.discard(send.target)
             self._carry_out(self._outbox.unanswered(time.monotonic(), send.target))
             return
-        self._answers.add(send.target)
-        self._sent.labels(send.target).inc(len(raws))
-        outcomes: dict[bytes, Answer] = {}
-        for (tx_hash, _), answer in zip(raws, answers, strict=True):
-            if answer is not None:
-                outcomes[tx_hash] = None if answer[1] is None else _refusal(answer[1])
+        self._sent.labels(send.target).inc(len(transactions))
         self._carry_out(self._outbox.answered(time.monotonic(), send.target, outcomes))
 
     async def _tick(self) -> None:
@@ -443,8 +470,3 @@ class Ingress:
 
     async def _wait_for_bug(self, bug: asyncio.Future[None]) -> None:
         await bug
-
-
-def _refusal(error: dict[str, Any]) -> Refusal:
-    code = error.get("code")
-    return Refusal(code if isinstance(code, int) else SERVER_ERROR, str(error.get("message", "refused")))

@@ -331,6 +331,7 @@ class _Wiring:
     def ingress(self, index: int) -> ComponentPlan:
         host, port = self.at.ingresses[index], self.ports.ingresses[index]
         settings = {
+            **self._jwt(),
             "port": port,
             "target_urls": self._execution_urls(),
             "stream_urls": self._stream_urls(),

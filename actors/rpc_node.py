@@ -135,6 +135,7 @@ class RpcNode:
         sys.setswitchinterval(GIL_SWITCH_S)
         await self.server.start()
         await self.follower.start()
+        self._sender.start()
 
     async def run(self) -> None:
         """Follow until cancelled."""

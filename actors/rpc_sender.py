@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.execution_peers import ExecutionPeers
+from actors.handover_link import HandoverClient
 from actors.preconf_follower import PreconfFollower
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from actors.rpc_reads import receipt_json
@@ -16,6 +17,7 @@ from actors.rpc_view import RpcView
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.pool_rules import decode_for_pool
 from flashblocks.execution.transaction import Transaction
+from flashblocks.ingress.handover import TAKEN
 from flashblocks.preconf.events import Event, FlashblockShown, HeadChanged, TransactionSent
 from flashblocks.preconf.sent import SentTransactions
 from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes, to_int
@@ -49,6 +51,7 @@ class RpcSender:
         self._view, self._sent, self._peers, self._publish, self._log = view, sent, peers, publish, log
         self.trace: SendTrace | None = None
         self._ingresses = [RpcClient(url, timeout_s=INGRESS_ANSWER_S_MAX) for url in ingress_urls]
+        self._links = {url: HandoverClient(url, lambda up: None) for url in ingress_urls}
         self._waiting: dict[bytes, list[asyncio.Future[None]]] = {}
         follower.listeners.append(self._on_event)
 
@@ -60,8 +63,14 @@ class RpcSender:
             "base_transactionStatus": self.transaction_status,
         }
 
+    def start(self) -> None:
+        """Begin to connect."""
+        for link in self._links.values():
+            link.start()
+
     async def close(self) -> None:
         """Close the connections."""
+        await asyncio.gather(*(link.close() for link in self._links.values()))
         await asyncio.gather(*(client.close() for client in self._ingresses))
 
     # Methods --------------------------------------------------------------------------------------------------------
@@ -123,7 +132,7 @@ class RpcSender:
             if self.trace is not None:
                 self.trace.took(transaction.hash, began, began, caller)
             try:
-                await self._hand_on(raw, transaction_root(transaction.hash).traceparent)
+                await self._hand_on(transaction, raw)
             except RpcError as error:
                 if self.trace is not None:
                     self.trace.refused(transaction.hash, began, time.time(), caller, error.message)
@@ -132,16 +141,13 @@ class RpcSender:
         self._publish(TransactionSent(transaction))
         return transaction
 
-    async def _hand_on(self, raw: str, traceparent: str) -> None:
+    async def _hand_on(self, transaction: Transaction, raw: str) -> None:
         """One ingress after another; then every execution client at once. A refusal is final, no answer is not."""
-        caller = CALLER.get()
-        headers = {"traceparent": traceparent}
-        if caller.address:
-            headers["X-Forwarded-For"] = caller.forwarded_for or caller.address
+        traceparent = transaction_root(transaction.hash).traceparent
         maybe_sent = False
         for ingress in self._ingresses:
             try:
-                await ingress.call("eth_sendRawTransaction", raw, headers=headers)
+                await self._hand_to_ingress(ingress, transaction, raw, traceparent)
                 return
             except RpcRefused as refused:
                 if maybe_sent and "already known" in refused.message:
@@ -151,6 +157,22 @@ class RpcSender:
                 maybe_sent = True
                 self._log.warning("ingress does not answer", error=str(unknown))
         await self._hand_to_clients(raw, maybe_sent, traceparent)
+
+    async def _hand_to_ingress(self, ingress: RpcClient, transaction: Transaction, raw: str, traceparent: str) -> None:
+        """Over the link, else with a request; raises RpcRefused or RpcUnknown."""
+        caller, link = CALLER.get(), self._links[ingress.url]
+        origin = caller.forwarded_for or caller.address
+        if not link.connected:
+            headers = {"traceparent": traceparent} | ({"X-Forwarded-For": origin} if origin else {})
+            await ingress.call("eth_sendRawTransaction", raw, headers=headers)
+            return
+        try:
+            async with asyncio.timeout(INGRESS_ANSWER_S_MAX):
+                outcome = await link.hand_over(transaction.raw, caller=origin, traced=True)
+        except TimeoutError:
+            raise RpcUnknown(f"{ingress.url}: no answer") from None
+        if outcome.code != TAKEN:
+            raise RpcRefused(outcome.code, outcome.message)
 
     async def _hand_to_clients(self, raw: str, maybe_sent: bool, traceparent: str) -> None:
         # All of them get it – any of them may lead next –, and the first that takes it decides the answer.

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import ContextVar
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
@@ -64,6 +64,16 @@ class Probes(NamedTuple):
     ready: tuple[int, str] = (200, "OK")
 
 
+class Link(Protocol):
+    """A WebSocket of its own protocol on the server's port."""
+
+    def refuse(self, request: web.Request) -> web.Response | None:
+        """The answer instead of an upgrade, or None."""
+
+    async def serve(self, websocket: web.WebSocketResponse, request: web.Request) -> None:
+        """Talk until the peer is gone."""
+
+
 class RpcSession:
     """One WebSocket client of an RpcServer; `notify` queues, a client that does not read is closed with 1013."""
 
@@ -104,7 +114,8 @@ class RpcServer:
 
     `session_methods` are WebSocket-only and get the RpcSession first. A handler raises RpcError for what the peer
     did wrong; a TypeError of its arguments and a WireError become -32602; anything else is our bug: -32603, logged,
-    counted. `routes` are further (verb, path, aiohttp handler) on the same port, behind the JWT when there is one.
+    counted. `routes` are further (verb, path, aiohttp handler) on the same port, behind the JWT when there is one;
+    `links` are WebSockets by path.
     """
 
     def __init__(
@@ -118,6 +129,7 @@ class RpcServer:
         session_methods: Mapping[str, Method] | None = None,
         jwt_secret: bytes | None = None,
         routes: Iterable[tuple[str, str, Callable[[web.Request], Awaitable[web.StreamResponse]]]] = (),
+        links: Mapping[str, Link] | None = None,
         probes: Callable[[], Probes] = Probes,
         registry: CollectorRegistry | None = None,
         shows: CollectorRegistry | None = None,
@@ -149,6 +161,9 @@ class RpcServer:
         self._app.router.add_get("/metrics", self._metrics)
         for verb, path, handler in routes:
             self._app.router.add_route(verb, path, handler)
+        self._links = dict(links or {})
+        for path in self._links:
+            self._app.router.add_get(path, self._link)
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -260,6 +275,20 @@ class RpcServer:
         text = await self._answer(raw, session)
         if text is not None:
             session.send(text)
+
+    async def _link(self, request: web.Request) -> web.StreamResponse:
+        link = self._links[request.path]
+        refused = link.refuse(request)
+        if refused is not None:
+            return refused
+        websocket = web.WebSocketResponse(heartbeat=None, max_msg_size=self._app._client_max_size, compress=False)
+        await websocket.prepare(request)
+        self._sockets.add(websocket)
+        try:
+            await link.serve(websocket, request)
+        finally:
+            self._sockets.discard(websocket)
+        return websocket
 
     async def _lifeline(self, request: web.Request) -> web.StreamResponse:
         websocket = web.WebSocketResponse(heartbeat=None)

@@ -132,6 +132,11 @@ class Transaction:
         return cast(bytes, self._sender)
 
     @property
+    def sender_unknown(self) -> bool:
+        """Whether nobody has recovered the sender yet."""
+        return self._sender is None
+
+    @property
     def hash(self) -> bytes:
         """The transaction hash."""
         if self._hash is None:
@@ -165,6 +170,12 @@ def recover_sender(transaction: Transaction) -> bytes:
         preimage, r, s, parity = transaction._signature
         transaction._sender = recover_address(keccak256(preimage), r, s, parity)
     return transaction._sender
+
+
+def claim_sender(transaction: Transaction, sender: bytes) -> None:
+    """Take the word of somebody trusted for who signed; nothing is recovered then."""
+    if transaction._sender is None:
+        transaction._sender = sender
 
 
 def decode_transaction(raw: bytes) -> Transaction:

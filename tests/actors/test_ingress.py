@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +10,9 @@ import structlog
 from eth_account import Account
 
 from actors.frame_link import FrameServer
+from actors.handover_link import HandoverPort
 from actors.ingress import Ingress, Settings
+from actors.pool_intake import PoolIntake
 from actors.rpc_client import RpcClient, RpcRefused
 from actors.rpc_server import RpcServer
 from flashblocks.execution.accounts import TEST_ACCOUNTS
@@ -18,6 +20,8 @@ from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.genesis import default_genesis, load_genesis
 from flashblocks.execution.pool import TransactionPool
 from flashblocks.execution.pool_rules import PoolHead, decode_for_pool
+from flashblocks.execution.transaction import Transaction, recover_sender
+from flashblocks.ingress import handover
 from flashblocks.wire.flashblock import (
     Flashblock,
     FlashblockDiff,
@@ -50,9 +54,11 @@ def raw(nonce: int = 0, **changes: Any) -> str:
 class SmallClient:
     """An execution client as the ingress sees one: a pool, accounts at the genesis block, sealed blocks by number."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, linked: bool = True, secret: bytes | None = None) -> None:
         self.spec, self.genesis, self.state = load_genesis(default_genesis())
         self.pool = TransactionPool(self.spec, PoolHead.of(self.spec, self.genesis.header, self.state))
+        self.recovered = 0
+        intake = PoolIntake(self.pool, self.recover, lambda tx_hash: None, believes=secret is not None)
         self.blocks: list[list[str]] = [[]]
         self.server = RpcServer(
             "127.0.0.1",
@@ -66,7 +72,13 @@ class SmallClient:
             },
             name="small client",
             log=LOG,
+            links={handover.PATH: HandoverPort(intake.take, secret)} if linked else {},
         )
+
+    async def recover(self, transactions: Sequence[Transaction]) -> None:
+        self.recovered += len(transactions)
+        for transaction in transactions:
+            recover_sender(transaction)
 
     async def chain_id(self) -> str:
         return quantity(self.spec.chain_id)
@@ -103,9 +115,14 @@ async def until(condition: Any, what: str) -> None:
     assert condition(), what
 
 
+@pytest.fixture(params=[True, False], ids=["linked", "plain"])
+def linked(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
 @pytest.fixture
-async def clients() -> AsyncIterator[list[SmallClient]]:
-    made = [SmallClient(), SmallClient()]
+async def clients(linked: bool) -> AsyncIterator[list[SmallClient]]:
+    made = [SmallClient(linked=linked), SmallClient(linked=linked)]
     for client in made:
         await client.server.start()
     yield made
@@ -122,7 +139,7 @@ async def stream() -> AsyncIterator[FrameServer]:
 
 
 @pytest.fixture
-async def ingress(clients: list[SmallClient], stream: FrameServer) -> AsyncIterator[Ingress]:
+async def ingress(clients: list[SmallClient], stream: FrameServer, linked: bool) -> AsyncIterator[Ingress]:
     urls = [client.server.url for client in clients]
     settings = Settings(
         name="ingress-0",
@@ -138,6 +155,8 @@ async def ingress(clients: list[SmallClient], stream: FrameServer) -> AsyncItera
     await made.start()
     running = asyncio.create_task(made.run())
     await until(lambda: stream.peers, "the ingress follows the stream")
+    if linked:
+        await until(lambda: all(target["up"] for target in made.status()["targets"].values()), "the links are there")
     yield made
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
@@ -195,13 +214,13 @@ async def test_one_dead_target_delays_nobody(wallet: RpcClient, clients: list[Sm
 
 
 async def test_a_restarted_pool_gets_everything_again(
-    wallet: RpcClient, ingress: Ingress, clients: list[SmallClient]
+    wallet: RpcClient, ingress: Ingress, clients: list[SmallClient], linked: bool
 ) -> None:
     hashes = [await wallet.call("eth_sendRawTransaction", raw(nonce)) for nonce in range(5)]
     port = clients[0].server.port
     await clients[0].server.close()
     await until(lambda: not ingress.status()["targets"][f"http://127.0.0.1:{port}"]["up"], "the death is noticed")
-    clients[0] = SmallClient(port)
+    clients[0] = SmallClient(port, linked=linked)
     await clients[0].server.start()
     await until(lambda: all(to_bytes(tx_hash) in clients[0].pool for tx_hash in hashes), "the new pool has all five")
 
@@ -245,7 +264,7 @@ async def test_limits_per_sender_answer_with_their_own_code(wallet: RpcClient) -
 
 
 async def test_ready_only_with_a_target(wallet: RpcClient, ingress: Ingress, clients: list[SmallClient]) -> None:
-    await wallet.call("eth_chainId")
+    await wallet.call("eth_sendRawTransaction", raw())
     await until(lambda: ingress.status()["health"] == "ready", "ready")
     assert (await wallet.get("/readyz"))[0] == 200
     for client in clients:
