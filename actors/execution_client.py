@@ -24,7 +24,9 @@ from actors.chain_opening import open_chain
 from actors.collector import BlockCollector
 from actors.engine_api import EngineApi
 from actors.eth_rpc import EthRpc
+from actors.handover_link import HandoverPort
 from actors.payload_source import PayloadSource
+from actors.pool_intake import PoolIntake
 from actors.rpc_server import Method, Probes, RpcServer
 from actors.sidecar import read_jwt_secret
 from actors.trace_keeping import TraceKeeper
@@ -39,6 +41,7 @@ from flashblocks.execution.recovery import ChainKeeper
 from flashblocks.execution.state import WorldState
 from flashblocks.execution.store import StoreError
 from flashblocks.execution.transaction import Transaction, decode_transaction, recover_sender
+from flashblocks.ingress import handover
 from flashblocks.wire.flashblock import Flashblock
 
 T = TypeVar("T")
@@ -68,6 +71,7 @@ class ClientOptions(msgspec.Struct, frozen=True, kw_only=True):
     peer_urls: list[str]
     sync_every_block: bool = True
     pool: PoolLimits = PoolLimits()
+    believes_senders: bool = False  # of transactions that a holder of the JWT hands over
 
 
 class ExecutionClient:
@@ -114,6 +118,12 @@ class ExecutionClient:
         self.source = make_source(self)
         self.backfill = ChainBackfill(self, options.peer_urls, log)
         secret = read_jwt_secret(options.jwt_secret_path)
+        intake = PoolIntake(
+            self.pool,
+            self.recover,
+            lambda tx_hash: self.on_submitted(tx_hash),
+            believes=options.believes_senders,
+        )
         self.engine = EngineApi(self)
         self.eth = EthRpc(self)
         public = {**self.eth.methods(), **(rpc_methods or {})}
@@ -134,6 +144,7 @@ class ExecutionClient:
             public,
             name=f"{options.component} rpc",
             log=log,
+            links={handover.PATH: HandoverPort(intake.take, secret)},
             probes=self._probes,
             shows=self.registry,
         )
