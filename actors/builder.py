@@ -176,7 +176,8 @@ class Builder:
             for transaction in block.transactions:
                 self.bundles.landed(transaction.hash)
         self.bundles.expire(self.client.chain.head.number)
-        self.source.head_moved(self.client.chain.head.number)
+        head = self.client.chain.head
+        self.source.head_moved(head.number, head.hash)
 
     def _report(self, bug: BaseException) -> None:
         self._log.error("our own bug", exc_info=bug)

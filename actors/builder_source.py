@@ -1,8 +1,7 @@
 """The builder's source of payloads: drives the job's rules with real time, builds in slices, publishes at the trigger.
 
-A flashblock is built shortly before its trigger, as late as measured build times allow, so that it holds what arrived
-last and is ready *at* the trigger.  Building yields to the loop every few milliseconds; it stops at its deadline with
-whatever fits.
+Between two triggers a candidate grows, at the pace of `flashblocks.builder.pace`; at the trigger the one sealed last is
+published, whatever is going on.  Building yields to the loop every few milliseconds.
 """
 
 from __future__ import annotations
@@ -37,6 +36,7 @@ from flashblocks.builder.job import (
     Tick,
     WakeAt,
 )
+from flashblocks.builder.pace import Allowance, Costs, Done, Fill, Pace, Rest, Seal
 from flashblocks.builder.schedule import Timing
 from flashblocks.execution.errors import ExecutionError, InvalidAttributes
 from flashblocks.execution.fees import read_l1_parameters
@@ -50,19 +50,18 @@ from tracing.building import BuildTrace
 from tracing.stages import Stages
 from tracing.tracer import no_tracer
 
-BUILD_SLICE_S = 0.004
-SEAL_RESERVE_S_FIRST = 0.004
-SEAL_RESERVE_DECAY = 0.9
-READY_MARGIN_S = 0.002
-BUILD_S_MIN = 0.001
-FULL_POOL_GROWTH = 2.0  # a build ended by its deadline asks for this much more time next
 OVERRUNS_MAX = 3
 OVERRUNS_REMEMBERED_MAX = 1_024
 
 
 class _Ready(msgspec.Struct, frozen=True):
+    """A candidate, encoded; when it was sealed (Unix seconds), and how much work it took."""
+
     made: Made
-    frame: FlashblockFrame
+    body: bytes
+    sealed_s: float
+    took_s: float
+    last: bool = False
 
 
 class FlashblockSource:
@@ -88,9 +87,10 @@ class FlashblockSource:
         self._parent: Header | None = None
         self._attributes: PayloadAttributes | None = None
         self._ready: _Ready | None = None
+        self._building: Building | None = None
         self._build: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._seal_reserve_s = SEAL_RESERVE_S_FIRST
+        self._costs, self._allowance = Costs(), Allowance(timing)
         self._began_s = 0.0
         self._ground: dict[int, bytes] = {}  # block hash after each index of the job's payload
         self._overran: Counter[bytes] = Counter()
@@ -143,9 +143,13 @@ class FlashblockSource:
         self.published = [frame for frame in self.published if frame.index < index]
         self._tell(Committed(flashblock.payload_id, index, foreign=True))
 
-    def head_moved(self, number: int) -> None:
+    def head_moved(self, number: int, block_hash: bytes) -> None:
         """The head reached the height of the job's block: whoever made it, building on is pointless."""
-        if self.job.payload_id and self._parent is not None and number > self._parent.number:
+        if self._parent is None or number != self._parent.number + 1:
+            return
+        if block_hash in self._ground.values():
+            self._allowance.block_came_back(whole=self._ground[max(self._ground)] == block_hash)
+        if self.job.payload_id:
             self._tell(PayloadAsked(self.job.payload_id))
 
     def greet(self, peer: Peer, joined: bool) -> None:
@@ -172,6 +176,7 @@ class FlashblockSource:
                 self._build_opening(decision)
             case Build():
                 self._cancel_build()
+                self._ready = None
                 self._build = asyncio.create_task(self._build_one(decision), name=f"flashblock {decision.index}")
                 self._build.add_done_callback(self._build_done)
             case Publish():
@@ -189,7 +194,7 @@ class FlashblockSource:
     def _cancel_build(self) -> None:
         if self._build is not None and self._build is not asyncio.current_task():
             self._build.cancel()
-        self._build = None
+        self._build = self._building = None
 
     def _build_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
@@ -222,37 +227,62 @@ class FlashblockSource:
             raise
         took_s = time.perf_counter() - began
         self._metrics.observe("sequencer_tx_duration", took_s)
-        self._ready = self._framed(made, took_s)
+        self._ready = _Ready(made, encode_body(made.flashblock), time.time(), took_s)
         if self._attributes.no_tx_pool:
-            self._adopt(self._ready)
-        self._tell(Built(opening.payload_id, 0, took_s))
+            self._adopt(self._ready.made)
+        self._tell(Built(opening.payload_id, 0))
 
     async def _build_one(self, build: Build) -> None:
-        began = time.perf_counter()
+        """Grow a candidate until its trigger; ends early when another flashblock is begun instead."""
+        building = self._begin_building(build)
+        if building is None:
+            self._tell(Failed(build.payload_id, build.index))
+            return
+        pool, bundles = self._client.pool, self._bundles
+        pace = Pace(time.time(), build.due_s, self._allowance.of(last=build.last), self._costs, last=build.last)
+        while self._building is building:
+            began_s, revision = time.time(), pool.revision + bundles.revision
+            match pace.next(began_s, revision):
+                case Fill(until_s, deadline_s, renew):
+                    if renew:
+                        building.look()
+                        pace.looked(began_s, time.time(), revision)
+                    filling = time.perf_counter()
+                    exhausted = building.run(until_s, deadline_s)
+                    took_s = time.perf_counter() - filling
+                    pace.filled(took_s, exhausted=exhausted, unsealed=building.unsealed)
+                    await asyncio.sleep(0)
+                case Seal():
+                    self._seal(building, build, pace)
+                case Rest(until_s):
+                    await asyncio.sleep(max(0.0, until_s - began_s))
+                case Done():
+                    return
+
+    def _begin_building(self, build: Build) -> Building | None:
         followed = self._client.follower.open(build.payload_id)
         if followed is None or followed.last_index != build.index - 1:
             self._log.error("the block is not where the job is", index=build.index)
-            self._tell(Failed(build.payload_id, build.index))
-            return
+            return None
         block = followed.working()
         share = budget(self._limits(block), build.share, build.shares)
-        building = Building(
+        self._building = Building(
             build.payload_id, build.index, block, self._client.pool, self._bundles, share, clock=time.time
         )
-        deadline_s = max(time.time() + BUILD_S_MIN, build.due_s - self._seal_reserve_s - READY_MARGIN_S)
-        exhausted = False
-        while not exhausted and time.time() < deadline_s:
-            exhausted = building.run(time.time() + BUILD_SLICE_S, deadline_s)
-            await asyncio.sleep(0)
-        sealing = time.perf_counter()
-        made = building.finish()
-        self._ready = self._framed(made, time.perf_counter() - began)
-        ended = time.perf_counter()
-        self._metrics.observe("state_root_calculation_duration", ended - sealing)
-        self._seal_reserve_s = max(ended - sealing, SEAL_RESERVE_DECAY * self._seal_reserve_s)
-        self._note_build(made, building, ended - began)
-        took_s = ended - began if exhausted else FULL_POOL_GROWTH * (ended - began)
-        self._tell(Built(build.payload_id, build.index, took_s))
+        return self._building
+
+    def _seal(self, building: Building, build: Build, pace: Pace) -> None:
+        began_s = time.time()
+        made = building.seal()
+        self._metrics.observe("state_root_calculation_duration", time.time() - began_s)
+        body = encode_body(made.flashblock)
+        ended_s = time.time()
+        pace.sealed(began_s, ended_s)
+        self._metrics.count("continuous_candidates_evaluated")
+        if self._ready is not None:
+            self._metrics.count("continuous_candidates_improved")
+        self._ready = _Ready(made, body, ended_s, pace.executed_s + pace.sealing_s, build.last)
+        self._tell(Built(build.payload_id, build.index))
 
     def _limits(self, block: OpenBlock) -> Limits:
         rules = block.state.environment.rules
@@ -265,16 +295,20 @@ class FlashblockSource:
         )
         return limits.with_da_size(*self._client.max_da_size).with_gas_limit(self._client.gas_limit_override)
 
-    def _framed(self, made: Made, took_s: float) -> _Ready:
+    def _framed(self, ready: _Ready) -> FlashblockFrame:
         assert self._parent is not None
-        flashblock, now = made.flashblock, time.time()
+        made = ready.made
+        flashblock, began_s = made.flashblock, ready.sealed_s - ready.took_s
         hashes = [transaction.hash for transaction in made.transactions]
-        trace = self.trace.built(flashblock.payload_id, flashblock.number, flashblock.index, now - took_s, now, hashes)
-        return _Ready(made, frame_of(flashblock, encode_body(flashblock), self._parent.hash, traceparent=trace))
+        trace = self.trace.built(
+            flashblock.payload_id, flashblock.number, flashblock.index, began_s, ready.sealed_s, hashes
+        )
+        return frame_of(flashblock, ready.body, self._parent.hash, traceparent=trace)
 
-    def _note_build(self, made: Made, building: Building, took_s: float) -> None:
+    def _note_build(self, ready: _Ready, building: Building) -> None:
+        made = ready.made
         metrics = self._metrics
-        metrics.observe("flashblock_build_duration", took_s)
+        metrics.observe("flashblock_build_duration", ready.took_s)
         for name, amount in made.counts.items():
             metrics.count(name, amount)
         for candidate, reason in made.dropped:
@@ -283,7 +317,7 @@ class FlashblockSource:
                 self._bundles.drop(candidate.hash)
             else:
                 self._client.pool.remove(candidate.hash)
-        for tx_hash in building.bench.overran:
+        for tx_hash in () if ready.last else building.bench.overran:  # the last has less time than the others
             self._overran[tx_hash] += 1
             if self._overran[tx_hash] >= OVERRUNS_MAX:
                 # It never ends within a flashblock: left in the pool it would cost every block its time.
@@ -311,20 +345,24 @@ class FlashblockSource:
 
     def _publish(self, publish: Publish) -> None:
         ready, self._ready = self._ready, None
+        building, self._building = self._building, None
         assert ready is not None and ready.made.flashblock.index == publish.index
-        if not self._adopt(ready):
+        made = ready.made if building is None else building.freeze()
+        if made is None or not self._adopt(made):
             return
-        self._stream.publish(ready.frame)
-        self.published.append(ready.frame)
-        made, metrics = ready.made, self._metrics
+        frame, metrics = self._framed(ready), self._metrics
+        self._stream.publish(frame)
+        self.published.append(frame)
         self._trace_published(made)
         metrics.count("messages_sent_count")
-        metrics.observe("flashblock_byte_size_histogram", len(ready.frame.body))
+        metrics.observe("flashblock_byte_size_histogram", len(frame.body))
         metrics.observe("flashblock_num_tx_histogram", len(made.transactions))
+        if building is not None:
+            self._note_build(ready, building)
         if publish.index:
-            metrics.count(
-                "continuous_trigger_ready_total" if publish.late_s < 0.005 else "continuous_trigger_miss_total"
-            )
+            metrics.count("continuous_trigger_miss_total" if publish.waited else "continuous_trigger_ready_total")
+            if publish.waited:
+                metrics.observe("continuous_trigger_fallback_wait_duration", publish.late_s)
             metrics.observe(
                 "flashblock_publish_timing_milliseconds", publish.late_s * 1000, flashblock_index=str(publish.index)
             )
@@ -342,8 +380,7 @@ class FlashblockSource:
         flashblock, hashes = made.flashblock, [transaction.hash for transaction in made.transactions]
         self.trace.published(flashblock.payload_id, flashblock.number, flashblock.index, hashes, time.time())
 
-    def _adopt(self, ready: _Ready) -> bool:
-        made = ready.made
+    def _adopt(self, made: Made) -> bool:
         flashblock = made.flashblock
         known = self._client.follower.open(flashblock.payload_id)
         if known is not None and known.last_index >= flashblock.index:

@@ -6,7 +6,7 @@ is given up leaves no trace.
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flashblocks.builder.budget import Budget, Usage
 from flashblocks.builder.bundles import BundlePool
@@ -21,11 +21,14 @@ from flashblocks.wire.flashblock import Flashblock
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A sealed flashblock; ``working`` is the open block standing after it, to be forked for the next one."""
+    """A sealed flashblock; ``working`` is the open block standing after it, to be forked for the next one.
+
+    Without ``working`` the transactions are executed once more when the next one begins.
+    """
 
     flashblock: Flashblock
     sealed: Sealed
-    working: OpenBlock
+    working: OpenBlock | None
     transactions: tuple[Transaction, ...]
     dropped: tuple[tuple[Candidate, str], ...] = ()
     counts: Counter[str] = field(default_factory=Counter)
@@ -39,7 +42,7 @@ class Bench:
         self.deadline_s = float("inf")
         self.overran: list[bytes] = []
         self._clock = clock
-        self._mark: Mark | None = None
+        self._marks: list[Mark] = []  # before each transaction that was kept
 
     def execute(self, candidate: Candidate) -> Executed | Unexecutable:
         """Append the transaction, or leave the block as it was and say why not."""
@@ -52,14 +55,17 @@ class Bench:
             return Unexecutable(str(error))
         except InvalidTransaction as error:
             return Unexecutable(str(error), stale=transaction.nonce < self.block.state.get_nonce(transaction.sender))
-        self._mark = mark
+        self._marks.append(mark)
         return Executed(receipt.gas_used, reverted=receipt.status == 0)
 
     def undo(self) -> None:
         """Take back the transaction executed last."""
-        assert self._mark is not None
-        self.block.rollback(self._mark)
-        self._mark = None
+        self.block.rollback(self._marks.pop())
+
+    def back_to(self, count: int) -> None:
+        """Take back all but the first ``count`` transactions of this flashblock."""
+        self.block.rollback(self._marks[count])
+        del self._marks[count:]
 
 
 def build_opening(block: OpenBlock, payload_id: bytes, forced: tuple[bytes, ...]) -> Made:
@@ -76,7 +82,11 @@ def build_opening(block: OpenBlock, payload_id: bytes, forced: tuple[bytes, ...]
 
 
 class Building:
-    """One flashblock (index 1 or later) being filled; ``run`` works on it, ``finish`` seals it."""
+    """One flashblock (index 1 or later) growing between two triggers; what was sealed last is the candidate.
+
+    ``look`` takes a picture of the pool, ``run`` executes what is in it, ``seal`` makes a candidate, and ``freeze``
+    gives it out, without what was executed after it.
+    """
 
     def __init__(
         self,
@@ -89,14 +99,36 @@ class Building:
         clock: Callable[[], float],
     ) -> None:
         self.payload_id, self.index, self._block = payload_id, index, block
+        self._pool, self._bundles = pool, bundles
         self._first_transaction = block.transaction_count
         self._clock = clock
         self.bench = Bench(block, clock)
-        offered = CandidateQueue(bundles.candidates(block.number, block.timestamp, block.base_fee))
-        best = pool.best(block.base_fee, block.state.get_nonce)
         usage = Usage(block.gas_used, block.da_size, sum(len(raw) for raw in block.transactions))
-        offers = PoolAndBundles(best, offered, block.base_fee)
-        self.packing = Packing(index, budget, usage, offers, self.bench)
+        self.packing = Packing(index, budget, usage, CandidateQueue(()), self.bench)
+        self.candidate: Made | None = None
+        self._sealed_count = 0
+        self._sealed_mark: Mark | None = block.mark()
+
+    @property
+    def unsealed(self) -> bool:
+        """Whether the block is another than the candidate's, or there is none."""
+        sealed = self.candidate is not None and self._sealed_mark is not None
+        return not sealed or len(self.packing.included) != self._sealed_count
+
+    def look(self) -> None:
+        """Take a picture of the pool and the bundles: ``run`` goes on with what is in it.
+
+        Where something new pays more than what is included already, that is taken back as far as it should come
+        before it, and put in again in its order.
+        """
+        packing = self.packing
+        if packing.included:
+            newcomer = self._best_newcomer()
+            place = len(packing.included) if newcomer is None else _place_of(newcomer, packing.included)
+            if place < self._sealed_count:
+                self._sealed_mark = None  # the candidate is good, but the block does not lead to it any more
+            packing.back_to(place)
+        packing.best = self._offers()
 
     def run(self, until_s: float, deadline_s: float) -> bool:
         """Append transactions until none is left (True), or until ``until_s``, a pause, or the deadline (False).
@@ -107,19 +139,58 @@ class Building:
         stop_s = min(until_s, deadline_s)
         return self.packing.run(lambda: self._clock() >= stop_s)
 
-    def finish(self) -> Made:
-        """Seal what is there, be it nothing."""
+    def seal(self) -> Made:
+        """Make what is there, be it nothing, the candidate."""
         packing = self.packing
         made = tuple(candidate.transaction for candidate in packing.included)
-        return _seal(
+        self.candidate = _seal(
             self._block,
             self.payload_id,
             self.index,
             self._first_transaction,
             made,
             tuple(packing.dropped),
-            packing.counts,
+            Counter(packing.counts),
         )
+        self._sealed_count, self._sealed_mark = len(packing.included), self._block.mark()
+        return self.candidate
+
+    def freeze(self) -> Made | None:
+        """The candidate, with the block taken back to where it stood then; None before the first ``seal``."""
+        if self.candidate is None:
+            return None
+        if self._sealed_mark is None:
+            return replace(self.candidate, working=None)
+        if len(self.packing.included) > self._sealed_count:
+            self._block.rollback(self._sealed_mark)
+        return self.candidate
+
+    def _offers(self) -> PoolAndBundles:
+        block = self._block
+        bundled = self._bundles.candidates(block.number, block.timestamp, block.base_fee)
+        waiting = [candidate for candidate in bundled if candidate.nonce >= block.state.get_nonce(candidate.sender)]
+        best = self._pool.best(block.base_fee, block.state.get_nonce)
+        return PoolAndBundles(best, CandidateQueue(waiting), block.base_fee)
+
+    def _best_newcomer(self) -> Candidate | None:
+        """The best offer that was never looked at in this flashblock, of senders whose next one is new."""
+        offers = self._offers()
+        while (candidate := offers.take()) is not None:
+            if candidate.hash not in self.packing.considered:
+                return candidate
+            offers.put_aside(candidate.sender)
+        return None
+
+
+def _place_of(newcomer: Candidate, included: list[Candidate]) -> int:
+    """Before how many of the included it belongs: behind its sender's own, before the first that pays less."""
+    place = len(included)
+    for position in range(len(included) - 1, -1, -1):
+        if included[position].sender == newcomer.sender:
+            break
+        if included[position].tip < newcomer.tip:
+            place = position
+    return place
 
 
 def _seal(

@@ -92,6 +92,11 @@ class BundlePool:
     def __len__(self) -> int:
         return len(self._bundles)
 
+    @property
+    def revision(self) -> int:
+        """Grows with every bundle that comes."""
+        return self._arrivals
+
     def add(self, bundle: Bundle) -> bytes:
         """Take a bundle in (the same transaction again replaces it) and return its hash: that of its transaction."""
         if len(self._bundles) >= BUNDLES_MAX and bundle.transaction.hash not in self._bundles:

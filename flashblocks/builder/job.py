@@ -1,5 +1,8 @@
 """The life of one building job: index 0 at once, then one flashblock per trigger, resumed where others left off.
 
+The next flashblock is begun as soon as the one before it is published; how candidates of it are made until its trigger
+is `pace`'s.
+
 One job at a time, as in op-rbuilder: a new payload id cancels the old job, the same id again never restarts it.
 Facts go into ``step`` with the time; decisions come out.  Times are Unix seconds.
 
@@ -12,9 +15,6 @@ from dataclasses import dataclass
 
 from flashblocks.builder.schedule import Timing, trigger_times_s
 
-BUILD_TIME_ESTIMATE_S_FIRST = 0.020
-BUILD_MARGIN_S = 0.004
-BUILD_TIME_DECAY = 0.8
 RECENT_PAYLOADS_MAX = 16
 
 
@@ -23,9 +23,7 @@ class Phase(enum.Enum):
 
     IDLE = "idle"
     OPENING = "opening"
-    WAITING = "waiting"
     BUILDING = "building"
-    READY = "ready"
     COMPLETE = "complete"
 
 
@@ -51,11 +49,10 @@ class Attributes:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """The flashblock asked for is sealed and can be published; it took this long."""
+    """There is a sealed candidate of the flashblock asked for, or a better one than before."""
 
     payload_id: bytes
     index: int
-    took_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,22 +96,30 @@ class BuildOpening:
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Build this, instead of any other, to be ready at ``due_s``; it may fill ``share``/``shares`` of the budgets."""
+    """Have candidates of this flashblock, instead of any other, ready until ``due_s``, when the last one is published.
+
+    It may fill ``share``/``shares`` of the budgets; ``last`` is the block's last flashblock.
+    """
 
     payload_id: bytes
     index: int
     share: int
     shares: int
     due_s: float
+    last: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Stream the flashblock that was built; ``late_s`` is the delay after its trigger (0 for index 0)."""
+    """Stream the candidate; ``late_s`` is the delay after its trigger (0 for index 0).
+
+    ``waited``: there was none at the trigger, and this is the first one.
+    """
 
     payload_id: bytes
     index: int
     late_s: float
+    waited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +146,12 @@ class Job:
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
-        self._estimate_s = BUILD_TIME_ESTIMATE_S_FIRST
         self._resolved: list[bytes] = []
         self.phase = Phase.IDLE
+        self.ready = False
+        """There is a candidate of the flashblock being built."""
+        self.failed = False
+        """It cannot be built: the next try begins at its trigger."""
         self.payload_id = b""
         self.timestamp_s = 0
         self.no_tx_pool = False
@@ -156,11 +164,6 @@ class Job:
     def shares(self) -> int:
         """Into how many parts the budgets are divided: the flashblocks resumed after and those still to come."""
         return self.resumed + len(self.triggers)
-
-    @property
-    def build_time_s(self) -> float:
-        """How long before its trigger a build begins: a slowly forgetting maximum of measured times, and a margin."""
-        return min(self._estimate_s + BUILD_MARGIN_S, self._timing.flashblock_time_ms / 1000)
 
     def step(self, fact: Fact, now_s: float) -> list[Decision]:
         """Take in one fact and say what to do."""
@@ -183,8 +186,10 @@ class Job:
         assert self.used_triggers <= len(self.triggers)
         assert (self.phase is Phase.IDLE) == (not self.payload_id)
         assert self.phase is not Phase.OPENING or self.index == 0
-        assert self.phase not in (Phase.BUILDING, Phase.READY) or self.index > 0
-        assert self.phase not in (Phase.BUILDING, Phase.READY) or self.used_triggers < len(self.triggers)
+        assert self.phase is not Phase.BUILDING or self.index > 0
+        assert self.phase is not Phase.BUILDING or self.used_triggers < len(self.triggers)
+        assert self.phase is Phase.BUILDING or not (self.ready or self.failed)
+        assert not (self.ready and self.failed)
         assert self.payload_id not in self._resolved
 
     def _is_current(self, payload_id: bytes) -> bool:
@@ -209,37 +214,41 @@ class Job:
         if self.no_tx_pool:
             self.phase = Phase.COMPLETE
             return []
-        self.phase = Phase.WAITING
         self.triggers = trigger_times_s(self._timing, self.timestamp_s, now_s)
-        return self._advance(now_s)
+        return self._begin_next()
 
-    def _advance(self, now_s: float) -> list[Decision]:
-        if self.phase is Phase.READY:
-            due_s = self.triggers[self.used_triggers]
-            if now_s < due_s:
-                return [WakeAt(due_s)]
-            published = Publish(self.payload_id, self.index, now_s - due_s)
-            self._use_trigger(now_s)
-            self.index += 1
-            return [published, *self._advance(now_s)]
-        if self.phase is not Phase.WAITING:
-            return []
+    def _begin_next(self) -> list[Decision]:
+        """Begin to build the next flashblock, at once: its trigger shall find it ready."""
+        self.ready = self.failed = False
         if self.used_triggers == len(self.triggers):
             self.phase = Phase.COMPLETE
             return []
-        due_s = self.triggers[self.used_triggers]
-        if now_s < due_s - self.build_time_s:
-            return [WakeAt(due_s - self.build_time_s)]
         self.phase = Phase.BUILDING
+        due_s, last = self.triggers[self.used_triggers], self.used_triggers == len(self.triggers) - 1
         share = min(self.resumed + self.used_triggers + 1, self.shares)
-        return [Build(self.payload_id, self.index, share, self.shares, due_s)]
+        return [Build(self.payload_id, self.index, share, self.shares, due_s, last), WakeAt(due_s)]
+
+    def _advance(self, now_s: float, *, waited: bool = False) -> list[Decision]:
+        if self.phase is not Phase.BUILDING:
+            return []
+        due_s = self.triggers[self.used_triggers]
+        if now_s < due_s:
+            return [WakeAt(due_s)]
+        if self.failed:
+            self._use_trigger(now_s)
+            return self._begin_next()
+        if not self.ready:
+            return []  # published when there is something
+        published = Publish(self.payload_id, self.index, now_s - due_s, waited)
+        self._use_trigger(now_s)
+        self.index += 1
+        return [published, *self._begin_next()]
 
     def _use_trigger(self, now_s: float) -> None:
         """Go to the next trigger; those already past are skipped, their share of the budgets goes to the next one."""
         self.used_triggers += 1
         while self.used_triggers < len(self.triggers) - 1 and self.triggers[self.used_triggers] <= now_s:
             self.used_triggers += 1
-        self.phase = Phase.WAITING
 
     def _built(self, fact: Built, now_s: float) -> list[Decision]:
         if not self._is_current(fact.payload_id) or fact.index != self.index:
@@ -249,9 +258,9 @@ class Job:
             return [*published, *self._schedule(1, now_s)]
         if self.phase is not Phase.BUILDING:
             return []
-        self._estimate_s = max(fact.took_s, BUILD_TIME_DECAY * self._estimate_s)
-        self.phase = Phase.READY
-        return self._advance(now_s)
+        waited = not self.ready and now_s > self.triggers[self.used_triggers]
+        self.ready, self.failed = True, False
+        return self._advance(now_s, waited=waited)
 
     def _failed(self, fact: Failed, now_s: float) -> list[Decision]:
         if not self._is_current(fact.payload_id) or fact.index != self.index:
@@ -260,7 +269,7 @@ class Job:
             return self._end(Cancellation.ERROR)
         if self.phase is not Phase.BUILDING:
             return []
-        self._use_trigger(now_s)
+        self.ready, self.failed = False, True
         return self._advance(now_s)
 
     def _committed(self, fact: Committed, now_s: float) -> list[Decision]:
@@ -274,15 +283,15 @@ class Job:
             self.index = fact.index + 1
             return []
         self.index = fact.index + 1
-        self.phase = Phase.WAITING
-        return self._advance(now_s)
+        return self._begin_next()
 
     def _end(self, reason: Cancellation) -> list[Decision]:
         if self.phase is Phase.IDLE:
             return []
-        unpublished = self.phase in (Phase.OPENING, Phase.BUILDING, Phase.READY)
+        unpublished = self.phase is Phase.OPENING or self.ready
         ended = Cancel(self.payload_id, Cancellation.COMPLETE if self.phase is Phase.COMPLETE else reason, unpublished)
         if reason is Cancellation.RESOLVED:
             self._resolved = [*self._resolved, self.payload_id][-RECENT_PAYLOADS_MAX:]
         self.phase, self.payload_id, self.triggers, self.used_triggers = Phase.IDLE, b"", (), 0
+        self.ready = self.failed = False
         return [ended]

@@ -59,6 +59,9 @@ class Workbench(Protocol):
     def undo(self) -> None:
         """Take back the transaction executed last."""
 
+    def back_to(self, count: int) -> None:
+        """Take back all but the first ``count`` of those that were executed and kept."""
+
 
 class Offers(Protocol):
     """Candidates, the best first; the one taken last counts as included unless its sender is put aside."""
@@ -193,6 +196,16 @@ class Packing:
     included: list[Candidate] = field(default_factory=list)
     dropped: list[tuple[Candidate, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    considered: set[bytes] = field(default_factory=set)
+    _usages: list[Usage] = field(default_factory=list)  # before each of the included
+    _taken_back: set[bytes] = field(default_factory=set)  # executed to no avail: not once more in this flashblock
+
+    def back_to(self, count: int) -> None:
+        """Take back all but the first ``count`` included transactions; ``best`` must be offered anew."""
+        if count < len(self.included):
+            self.bench.back_to(count)
+            self.usage = self._usages[count]
+            del self.included[count:], self._usages[count:]
 
     def run(self, out_of_time: Callable[[], bool]) -> bool:
         """Append transactions until none is left (True) or ``out_of_time()``, asked before each, says so (False)."""
@@ -205,6 +218,10 @@ class Packing:
 
     def _consider(self, candidate: Candidate) -> None:
         self.counts["payload_num_tx_considered"] += 1
+        self.considered.add(candidate.hash)
+        if candidate.hash in self._taken_back:
+            self.best.put_aside(candidate.sender)
+            return
         if candidate.index_max is not None and candidate.index_max < self.index:
             self.best.put_aside(candidate.sender)
             return
@@ -235,11 +252,12 @@ class Packing:
             self._take_back(candidate, "bundle reverted")
         else:
             self.counts["payload_num_tx_simulated_success"] += 1
-            self.counts["reverted_tx" if outcome.reverted else "successful_tx"] += 1
+            self._usages.append(self.usage)
             self.usage = self.usage.plus(outcome.gas_used, candidate.da_bytes, candidate.size_bytes)
             self.included.append(candidate)
 
     def _take_back(self, candidate: Candidate, reason: str) -> None:
         self.bench.undo()
+        self._taken_back.add(candidate.hash)
         self.dropped.append((candidate, reason))
         self.best.put_aside(candidate.sender)

@@ -52,6 +52,8 @@ class Mark:
     _undo_length: int
     _transactions: int
     _progress: "_Progress"
+    _tries: tuple[trie.Node | None, trie.Node | None]
+    _in_tries: int
 
 
 @dataclass(slots=True)
@@ -285,7 +287,8 @@ class OpenBlock:
 
     def mark(self) -> Mark:
         """Remember this place; costs nothing."""
-        return Mark(self._state.snapshot(), len(self._transactions), replace(self._progress))
+        progress = replace(self._progress)
+        return Mark(self._state.snapshot(), len(self._transactions), progress, self._tries, self._in_tries)
 
     def rollback(self, mark: Mark) -> None:
         """Forget everything appended after `mark`; marks made after it are void."""
@@ -294,8 +297,8 @@ class OpenBlock:
         self._state.revert(mark._undo_length)
         self._progress = replace(mark._progress)
         if self._in_tries > mark._transactions:
-            # The tries held more: they are built anew, an index trie has no cheap truncation.
-            self._tries, self._in_tries = (None, None), 0
+            # The tries hold more, and an index trie has no cheap truncation: those of then are taken up again.
+            self._tries, self._in_tries = mark._tries, mark._in_tries
         del self._transactions[mark._transactions :]
         del self._receipts[mark._transactions :]
 

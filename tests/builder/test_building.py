@@ -38,13 +38,18 @@ def opening(opened: OpenBlock, identifier: bytes, deposit: bytes) -> Made:
 def build(
     after: Made, pool: TransactionPool, index: int = 1, bundles: BundlePool | None = None, share: Budget = WHOLE
 ) -> Building:
+    assert after.working is not None
     block = after.working.fork()
     return Building(after.flashblock.payload_id, index, block, pool, bundles or BundlePool(), share, Clock())
 
 
 def finish(building: Building) -> Made:
+    building.look()
     assert building.run(NEVER, NEVER)
-    return building.finish()
+    building.seal()
+    made = building.freeze()
+    assert made is not None
+    return made
 
 
 def test_the_opening_holds_the_forced_transactions_and_is_a_valid_block(
@@ -98,6 +103,7 @@ def test_best_tip_first_and_included_once(opening: Made, pool: TransactionPool, 
 def test_gas_of_the_deposits_counts_against_the_first_share(opening: Made, pool: TransactionPool, sign: Sign) -> None:
     for nonce in range(3):
         pool.add(sign(0, nonce), now=0)
+    assert opening.working is not None
     used = opening.working.gas_used
     assert used > 0
     first = finish(build(opening, pool, share=budget(Limits(gas_limit=10 * (used + 30_000)), 1, 10)))
@@ -128,8 +134,9 @@ def test_a_transaction_that_runs_past_the_deadline_is_taken_back(
     pool.add(sign(1, 0), now=0)
     building = build(opening, pool)
     building._clock = building.bench._clock = Clock(step_s=0.001)
+    building.look()
     building.run(NEVER, deadline_s=0.02)
-    made = building.finish()
+    made = building.seal()
     assert len(building.bench.overran) == 1
     assert all(tx.to != SPINS for tx in made.transactions)
 
@@ -152,3 +159,81 @@ def test_a_bundle_of_a_later_flashblock_waits(
     first = finish(build(opening, pool, bundles=bundles))
     assert first.transactions == ()
     assert len(finish(build(first, pool, 2, bundles=bundles)).transactions) == 1
+
+
+def grow(building: Building) -> None:
+    building.look()
+    assert building.run(NEVER, NEVER)
+
+
+def tips(made: Made) -> list[int]:
+    return [tx.max_priority_fee_per_gas for tx in made.transactions]
+
+
+def test_a_candidate_grows_and_a_better_payer_that_comes_later_takes_its_place(
+    opening: Made, pool: TransactionPool, sign: Sign, judge: PayloadFollower
+) -> None:
+    building = build(opening, pool)
+    for account, tip in ((0, 10), (1, 30)):
+        pool.add(sign(account, 0, tip=tip), now=0)
+    grow(building)
+    assert tips(building.seal()) == [30, 10]
+    pool.add(sign(2, 0, tip=5), now=0)
+    grow(building)
+    pool.add(sign(3, 0, tip=20), now=0)
+    pool.add(sign(1, 1, tip=40), now=0)
+    grow(building)
+    made = building.seal()
+    assert tips(made) == [30, 40, 20, 10, 5], "by tip, each sender's by nonce"
+    assert made.flashblock == finish(build(opening, pool)).flashblock, "as if everything had been there from the start"
+    assert judge.apply(opening.flashblock).status == judge.apply(made.flashblock).status == "VALID"
+
+
+def test_what_was_executed_after_the_last_sealing_is_not_in_what_is_published(
+    opening: Made, pool: TransactionPool, sign: Sign, judge: PayloadFollower
+) -> None:
+    building = build(opening, pool)
+    pool.add(sign(0, 0), now=0)
+    grow(building)
+    building.seal()
+    assert not building.unsealed
+    pool.add(sign(1, 0), now=0)
+    grow(building)
+    assert building.unsealed
+    made = building.freeze()
+    assert made is not None
+    assert made.working is not None
+    assert len(made.transactions) == 1
+    assert made.working.transaction_count == len(made.sealed.transactions) == 2, "the deposit and the first"
+    second = finish(build(made, pool, 2))
+    assert len(second.transactions) == 1
+    verdicts = [judge.apply(each.flashblock).status for each in (opening, made, second)]
+    assert verdicts == ["VALID"] * 3
+
+
+def test_a_candidate_overtaken_by_a_new_order_is_still_good_but_the_block_is_built_anew_behind_it(
+    opening: Made, pool: TransactionPool, sign: Sign
+) -> None:
+    building = build(opening, pool)
+    pool.add(sign(0, 0, tip=1), now=0)
+    grow(building)
+    building.seal()
+    pool.add(sign(1, 0, tip=2), now=0)
+    grow(building)
+    made = building.freeze()
+    assert made is not None
+    assert (tips(made), made.working) == ([1], None)
+
+
+def test_a_transaction_that_does_not_fit_does_not_turn_the_candidate_over_at_every_look(
+    opening: Made, pool: TransactionPool, sign: Sign
+) -> None:
+    building = build(opening, pool, share=budget(Limits(gas_limit=500_000), 1, 1))
+    pool.add(sign(0, 0, tip=1), now=0)
+    pool.add(sign(1, 0, tip=9, gas=490_000), now=0)
+    grow(building)
+    simulated = building.packing.counts["payload_num_tx_simulated"]
+    pool.add(sign(2, 0, tip=1), now=0)
+    grow(building)
+    assert building.packing.counts["payload_num_tx_simulated"] == simulated + 1
+    assert len(building.seal().transactions) == 2

@@ -25,17 +25,17 @@ A, B = b"\x04" * 8, b"\x05" * 8
 T0 = 1_700_000_000
 
 
-def drive(job: Job, decisions: list[Decision], now: float, until: float, took: float = 0.01) -> list[Decision]:
-    """Play the shell: build at once, wake when asked; return everything decided."""
+def drive(job: Job, decisions: list[Decision], now: float, until: float) -> list[Decision]:
+    """Play the shell: have a candidate at once, wake when asked; return everything decided."""
     log, pending, wake = [], list(decisions), None
     while True:
         while pending:
             decision = pending.pop(0)
             log.append(decision)
             if isinstance(decision, BuildOpening):
-                pending += job.step(Built(decision.payload_id, 0, took), now)
+                pending += job.step(Built(decision.payload_id, 0), now)
             elif isinstance(decision, Build):
-                pending += job.step(Built(decision.payload_id, decision.index, took), now + took)
+                pending += job.step(Built(decision.payload_id, decision.index), now)
             elif isinstance(decision, WakeAt):
                 wake = decision.at_s
             job.check()
@@ -56,6 +56,7 @@ def test_an_on_time_block_streams_the_opening_and_ten_flashblocks_on_their_trigg
     assert all(decision.late_s < 1e-6 for decision in log if isinstance(decision, Publish))
     builds = [decision for decision in log if isinstance(decision, Build)]
     assert [(build.share, build.shares) for build in builds] == [(k, 10) for k in range(1, 11)]
+    assert [build.last for build in builds] == [False] * 9 + [True]
     assert [round((build.due_s - T0) * 1000) for build in builds] == list(range(90, 2000, 200))
     assert job.phase is Phase.COMPLETE
 
@@ -86,23 +87,41 @@ def test_a_new_update_cancels_the_running_job() -> None:
     job = Job(Timing())
     drive(job, job.step(Attributes(A, T0 + 2), T0), T0, T0 + 0.5)
     decisions = job.step(Attributes(B, T0 + 2), T0 + 0.5)
-    assert decisions == [Cancel(A, Cancellation.NEW_FCU, unpublished=False), BuildOpening(B)]
+    assert decisions == [Cancel(A, Cancellation.NEW_FCU, unpublished=True), BuildOpening(B)]
 
 
 def test_get_payload_stops_the_stream_for_good() -> None:
     job = Job(Timing())
     drive(job, job.step(Attributes(A, T0 + 2), T0), T0, T0 + 0.5)
     assert job.step(PayloadAsked(B), T0 + 0.5) == []
-    assert job.step(PayloadAsked(A), T0 + 0.5) == [Cancel(A, Cancellation.RESOLVED, unpublished=False)]
+    assert job.step(PayloadAsked(A), T0 + 0.5) == [Cancel(A, Cancellation.RESOLVED, unpublished=True)]
     assert job.step(Tick(), T0 + 0.7) == []
-    assert job.step(Built(A, 3, 0.01), T0 + 0.7) == []
+    assert job.step(Built(A, 3), T0 + 0.7) == []
     assert job.step(Attributes(A, T0 + 2), T0 + 0.7) == []
 
 
-def test_a_flashblock_built_but_not_yet_due_is_suppressed_by_get_payload() -> None:
+def test_a_flashblock_is_begun_when_the_one_before_it_is_published_and_published_at_its_trigger() -> None:
     job = Job(Timing())
     drive(job, job.step(Attributes(A, T0 + 2), T0), T0, T0 + 0.07)
-    assert job.phase is Phase.READY
+    assert (job.phase, job.index, job.ready) == (Phase.BUILDING, 1, True)
+    due = job.triggers[0]
+    published, build, wake = job.step(Tick(), due + 0.001)
+    assert isinstance(published, Publish)
+    assert (published.index, round(published.late_s, 6), published.waited) == (1, 0.001, False)
+    assert build == Build(A, 2, 2, 10, job.triggers[1])
+    assert wake == WakeAt(job.triggers[1])
+
+
+def test_better_candidates_change_nothing_until_the_trigger() -> None:
+    job = Job(Timing())
+    drive(job, job.step(Attributes(A, T0 + 2), T0), T0, T0 + 0.01)
+    for _ in range(3):
+        assert job.step(Built(A, 1), T0 + 0.05) == [WakeAt(job.triggers[0])]
+
+
+def test_a_candidate_not_yet_due_is_suppressed_by_get_payload() -> None:
+    job = Job(Timing())
+    drive(job, job.step(Attributes(A, T0 + 2), T0), T0, T0 + 0.07)
     assert job.step(PayloadAsked(A), T0 + 0.08) == [Cancel(A, Cancellation.RESOLVED, unpublished=True)]
 
 
@@ -118,10 +137,10 @@ def test_a_new_leader_s_builder_continues_after_what_it_followed() -> None:
 def test_a_foreign_commit_moves_the_job_behind_it_and_voids_what_was_built() -> None:
     job = Job(Timing())
     drive(job, job.step(Attributes(A, T0 + 2), T0), T0, T0 + 0.28)
-    assert (job.phase, job.index) == (Phase.READY, 2)
-    drive(job, job.step(Committed(A, 5, foreign=True), T0 + 0.28), T0 + 0.28, T0 + 0.28, took=0.001)
-    assert job.index == 6
-    log = drive(job, job.step(Tick(), T0 + 0.29), T0 + 0.29, T0 + 0.6)
+    assert (job.ready, job.index) == (True, 2)
+    decisions = job.step(Committed(A, 5, foreign=True), T0 + 0.28)
+    assert (job.ready, job.index) == (False, 6)
+    log = drive(job, decisions, T0 + 0.28, T0 + 0.6)
     assert publishes(log) == [6, 7]
 
 
@@ -133,15 +152,14 @@ def test_one_s_own_commit_coming_back_changes_nothing() -> None:
     assert job.index == 2
 
 
-def test_a_build_that_overran_its_trigger_is_published_at_once_and_skipped_shares_are_not_lost() -> None:
+def test_without_a_candidate_at_its_trigger_the_first_is_published_and_skipped_shares_are_not_lost() -> None:
     job = Job(Timing())
-    decisions = job.step(Attributes(A, T0 + 2), T0)
-    decisions = job.step(Built(A, 0, 0.01), T0 + 0.07)
-    build = next(decision for decision in decisions if isinstance(decision, Build))
-    decisions = job.step(Built(A, build.index, 0.5), T0 + 0.6)
-    assert isinstance(decisions[0], Publish)
-    assert round(decisions[0].late_s, 3) == 0.51
-    following = next(decision for decision in decisions if isinstance(decision, Build | WakeAt))
+    job.step(Attributes(A, T0 + 2), T0)
+    job.step(Built(A, 0), T0 + 0.07)
+    assert job.step(Tick(), T0 + 0.09) == []
+    published, following, _ = job.step(Built(A, 1), T0 + 0.6)
+    assert isinstance(published, Publish)
+    assert (round(published.late_s, 3), published.waited) == (0.51, True)
     # 290 and 490 ms are past; the next flashblock is due at 690 ms and has the share of the skipped two as well.
     assert isinstance(following, Build)
     assert (following.index, following.share, round(following.due_s - T0, 3)) == (2, 4, 0.69)
@@ -152,10 +170,11 @@ def test_a_failed_opening_ends_the_job_and_a_failed_flashblock_only_costs_its_sl
     job.step(Attributes(A, T0 + 2), T0)
     assert job.step(Failed(A, 0), T0 + 0.01) == [Cancel(A, Cancellation.ERROR, unpublished=True)]
     job.step(Attributes(B, T0 + 2), T0)
-    job.step(Built(B, 0, 0.01), T0 + 0.07)
-    assert job.phase is Phase.BUILDING
-    job.step(Failed(B, 1), T0 + 0.09)
-    assert (job.phase, job.index, job.used_triggers) == (Phase.WAITING, 1, 1)
+    job.step(Built(B, 0), T0 + 0.07)
+    assert job.step(Failed(B, 1), T0 + 0.08) == [WakeAt(job.triggers[0])]
+    again, wake = job.step(Tick(), T0 + 0.091)
+    assert again == Build(B, 1, 2, 10, job.triggers[1])
+    assert wake == WakeAt(job.triggers[1])
 
 
 class Anything(RuleBasedStateMachine):
@@ -186,7 +205,7 @@ class Anything(RuleBasedStateMachine):
     @rule(took=st.floats(0, 0.6))
     def built(self, took: float) -> None:
         self.now += took
-        self.take(self.job.step(Built(self.job.payload_id, self.job.index, took), self.now))
+        self.take(self.job.step(Built(self.job.payload_id, self.job.index), self.now))
 
     @rule()
     def failed(self) -> None:

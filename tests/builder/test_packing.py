@@ -39,6 +39,10 @@ class Ledger:
     def undo(self) -> None:
         self.nonces[self.done.pop().sender] -= 1
 
+    def back_to(self, count: int) -> None:
+        while len(self.done) > count:
+            self.undo()
+
 
 def pack(
     bench: Ledger, pool: list[Candidate], index: int = 1, gas: int = 10_000, shares: int = 1, **limits: int
@@ -92,6 +96,29 @@ def test_time_up_ends_at_once_and_can_be_resumed() -> None:
     assert len(packing.included) == 2
     assert packing.run(NEVER)
     assert len(packing.included) == 5
+
+
+def test_what_is_taken_back_frees_its_budget_and_may_come_again() -> None:
+    pool = [candidate(sender, 0, tip=9 - 2 * sender) for sender in range(3)]
+    packing = pack(Ledger(), pool, gas=300)
+    assert packing.usage.gas == 300
+    packing.back_to(1)
+    assert (packing.included, packing.usage.gas) == (pool[:1], 100)
+    better = candidate(7, 0, tip=8)
+    packing.best = CandidateQueue([*pool[1:], better])
+    assert packing.run(NEVER)
+    assert packing.included == [pool[0], better, pool[1]]
+    packing.back_to(3)
+    assert len(packing.included) == 3
+
+
+def test_what_was_executed_to_no_avail_is_not_executed_again_in_the_same_flashblock() -> None:
+    bundle = candidate(2, 0, tip=5, revert_protected=True)
+    packing = pack(Ledger(reverting=(bundle,)), [bundle])
+    packing.best = CandidateQueue([bundle])
+    assert packing.run(NEVER)
+    assert packing.counts["payload_num_tx_simulated"] == 1
+    assert packing.dropped == [(bundle, "bundle reverted")]
 
 
 def test_a_reverting_transaction_is_included_but_a_protected_one_is_dropped() -> None:
