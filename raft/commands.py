@@ -51,6 +51,7 @@ class Reason(StrEnum):
     QUEUE_FULL = "queue_full"
     NOT_CAUGHT_UP = "not_caught_up"
     UNKNOWN_TARGET = "unknown_target"
+    MEMBERSHIP = "membership"
 
 
 class Claim(msgspec.Struct, frozen=True, tag="c", array_like=True):

@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, overload
 
@@ -87,6 +88,8 @@ class Journal:
         self._segments: list[_Segment] = []
         self._file = -1
         self._dirty = False
+        self._added: Callable[[bytes, int], None] = lambda command, index: None
+        self._cut: Callable[[int], None] = lambda index: None
         self.keep_suffix = False
         """While True, `deleteEntriesFrom` does nothing (see `replication.repair_append`)."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -109,6 +112,10 @@ class Journal:
         last = self._entries[-1:]
         return last[0][1] if last else 0
 
+    def watch(self, added: Callable[[bytes, int], None], cut: Callable[[int], None]) -> None:
+        """Call `added` with command and index of every further entry, `cut` with the index from which some vanish."""
+        self._added, self._cut = added, cut
+
     def sync(self) -> None:
         """If asked to (`fsync`), force what was added to the disk; called before anything that rests on it is sent."""
         if self._dirty and self._fsync:
@@ -124,6 +131,7 @@ class Journal:
         segment.last_index = max(segment.last_index, idx)
         self._entries.append((command, idx, term))
         self._bytes += len(command)
+        self._added(command, idx)
 
     def clear(self) -> None:
         """Remove all entries."""
@@ -135,9 +143,11 @@ class Journal:
         """Remove the entries from a position on."""
         if self.keep_suffix or entryFrom >= len(self._entries):
             return
-        self._write(Kind.CUT, self._entries[entryFrom][1], 0)
+        index = self._entries[entryFrom][1]
+        self._write(Kind.CUT, index, 0)
         self._bytes -= sum(len(command) for command, _, _ in self._entries[entryFrom:])
         del self._entries[entryFrom:]
+        self._cut(index)
 
     def deleteEntriesTo(self, entryTo: int) -> None:
         """Remove the entries before a position, and the segments that only held such."""

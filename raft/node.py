@@ -12,12 +12,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
+from raft.elections import LEADER
 from raft.journal import Journal, StorageError
 from raft.ledger import (
     ENTRY_SIZE_BYTES_MAX,
@@ -31,8 +32,9 @@ from raft.ledger import (
     Refused,
     encode_command,
 )
+from raft.membership import ChangeRefused, MemberChange
 from raft.settings import RaftSettings
-from raft.syncobj import DISCARDED, LEADER, MISSING_LEADER, NOT_LEADER, QUEUE_FULL, ROLES, SUCCESS, Consensus
+from raft.syncobj import DISCARDED, MISSING_LEADER, NOT_LEADER, QUEUE_FULL, ROLES, SUCCESS, Consensus
 
 TRANSFER_RETRY_S: Final = 0.002
 """How often a transfer looks whether its target is level, and whether leadership has moved."""
@@ -230,7 +232,7 @@ class RaftNode:
         """
         if not self.is_leader:
             return Refused(Reason.NOT_LEADER, f"leader is {self.leader()}")
-        if target is not None and (target == self.node_id or target not in self._settings.peers):
+        if target is not None and (target == self.node_id or target not in self._addresses()):
             return Refused(Reason.UNKNOWN_TARGET, f"{target!r} is not another member")
         if self._transferring:
             return Refused(Reason.TRANSFERRING, "leadership is already being handed over")
@@ -279,7 +281,42 @@ class RaftNode:
 
     def members(self) -> list[Member]:
         """All members, by name."""
-        return [self._member(name, address) for name, address in sorted(self._settings.peers.items())]
+        return [self._member(name, address) for name, address in sorted(self._addresses().items())]
+
+    def _addresses(self) -> Mapping[str, str]:
+        return self._consensus.membership.addresses if self._consensus is not None else self._settings.peers
+
+    @property
+    def membership_version(self) -> int:
+        """1 for the members of the settings; grows with every change in this node's log."""
+        return self._consensus.membership.version if self._consensus is not None else 1
+
+    async def change_member(self, change: MemberChange, timeout_s: float) -> Refused | Unknown | None:
+        """Add a member (which may start before or after) or remove one; None once a majority has agreed.
+
+        Only the leader can, and not while an earlier change is on its way: Refused(not_leader, membership).
+        A removed member is not told: it goes on as a follower that nobody listens to, and should be stopped.
+        """
+        if not self.is_leader or self._loop is None or self._consensus is None:
+            return Refused(Reason.NOT_LEADER, f"leader is {self.leader()}")
+        agreed: asyncio.Future[Refused | Unknown | None] = self._loop.create_future()
+
+        def answered(_: Answer | None, reason: int) -> None:
+            self._post(_settle, agreed, None if reason == SUCCESS else _outcome(None, reason))
+
+        def propose(consensus: Consensus) -> None:
+            try:
+                consensus.propose_change(change, answered)
+            except ChangeRefused as error:
+                self._post(_settle, agreed, Refused(Reason.MEMBERSHIP, str(error)))
+
+        self._requests.append(propose)
+        self._consensus.wake()
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await agreed
+        except TimeoutError:
+            return Unknown("timeout")
 
     def _member(self, name: str, address: str) -> Member:
         consensus = self._consensus

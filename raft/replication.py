@@ -131,7 +131,7 @@ class PreVotes:
     """
 
     def __init__(self, members: int, favour_s: float) -> None:
-        self._members = members
+        self.members = members
         self._favour_s = favour_s
         self._favourite = ""
         self._favoured_at = -1e9
@@ -155,7 +155,7 @@ class PreVotes:
         if round_ != self._round or self._won or heard_leader_at > self._began_at:
             return False
         self._granted.add(node)
-        self._won = len(self._granted) * 2 > self._members
+        self._won = len(self._granted) * 2 > self.members
         return self._won
 
     def favour(self, candidate: str, now: float) -> bool:

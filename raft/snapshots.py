@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final
 import msgspec
 
 from raft.journal import Journal, JournalDamaged, LogEntry, sync_directory
+from raft.membership import Overlay
 from raft.view import LedgerView, snapshot_parts
 
 MAGIC: Final = b"FBRSNAP\x01"
@@ -39,10 +40,12 @@ _log = logging.getLogger(__name__)
 
 
 class SnapshotHeader(msgspec.Struct, frozen=True, array_like=True):
-    """Where in the log a snapshot stands: the entry before the last applied one, and that one."""
+    """Where in the log a snapshot stands: the entry before the last applied one, and that one; and who the members
+    are by then, as changes to every node's settings."""
 
     previous: LogEntry
     last: LogEntry
+    members: Overlay = Overlay()
 
 
 class Snapshot(msgspec.Struct, frozen=True):
@@ -66,12 +69,14 @@ class SnapshotStore:
         path: Path,
         view: Callable[[], LedgerView],
         keep_from: Callable[[], int],
+        overlay: Callable[[int], Overlay],
         backlog_bytes: Callable[[str], int],
         clock: Callable[[], float],
     ) -> None:
         self._path = path
         self._view = view
         self._keep_from = keep_from
+        self._overlay = overlay
         self._backlog_bytes = backlog_bytes
         self._clock = clock
         self._writer: threading.Thread | None = None
@@ -105,7 +110,8 @@ class SnapshotStore:
         if self._writer is not None:
             return
         _, last, previous, _ = data
-        header = SnapshotHeader((previous[0], previous[1], previous[2]), (last[0], last[1], last[2]))
+        members = self._overlay(last[1])
+        header = SnapshotHeader((previous[0], previous[1], previous[2]), (last[0], last[1], last[2]), members)
         self._covered = self._keep_from()
         self._outcome = WRITING
         self._writer = threading.Thread(target=self._write, args=(header, self._view()), name="raft-snapshot")

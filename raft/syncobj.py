@@ -7,8 +7,8 @@ What is changed, and why (the library is 0.3.17, its private names are listed in
 - A follower's log is cut only at a real conflict (`replication.repair_append`).
 - A piece of a snapshot commits nothing (the library committed whatever a follower's log held there).
 - A position report of an earlier term is ignored: it could count entries that were overwritten since.
-- Elections begin with a pre-vote, so that a node that was cut off does not depose a healthy leader on its return,
-  and begin at once when the leader's connection breaks, one survivor after the other.
+- Elections begin with a pre-vote, and at once when the leader's connection breaks (`elections.py`).
+- The members are what the log says, through overlaps of messages, cuts and snapshots (`membership.py`).
 - A node that lost its journal does not vote until it has caught up: its earlier acknowledgements are forgotten.
 
 All methods but `submit` run on the Raft thread.
@@ -16,10 +16,10 @@ All methods but `submit` run on the Raft thread.
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import random
-import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -30,18 +30,17 @@ from pysyncobj.monotonic import monotonic
 from pysyncobj.node import Node
 from pysyncobj.version import VERSION
 
+from raft.elections import CANDIDATE, FOLLOWER, LEADER, PREVOTE_FAVOUR_S, PREVOTE_RETRY_S, Elections
 from raft.journal import REJOINING_FILE, SNAPSHOT_FILE, Journal, JournalDamaged
 from raft.ledger import Answer, Event, Ledger, SnapshotError, decode_command
 from raft.link import Poller
-from raft.replication import Message, PreVotes, as_good_as, election_rank, repair_append, term_at, well_formed
+from raft.membership import MEMBERSHIP, ChangeRefused, MemberChange, Membership, Overlay, encode_change
+from raft.replication import Message, PreVotes, repair_append, term_at, well_formed
 from raft.settings import RaftSettings, library_options
 from raft.snapshots import Snapshot, SnapshotHeader, SnapshotStore, keep_from
 from raft.transport import Peer, Transport, Watched
 from raft.waker import Waker
 
-FOLLOWER: Final = 0
-CANDIDATE: Final = 1
-LEADER: Final = 2
 ROLES: Final = {FOLLOWER: "follower", CANDIDATE: "candidate", LEADER: "leader"}
 
 SUCCESS: Final[int] = FAIL_REASON.SUCCESS
@@ -53,14 +52,15 @@ NOT_LEADER: Final[int] = FAIL_REASON.NOT_LEADER
 REGULAR: Final = b"\x00"
 """First byte of a log entry that holds a ledger command."""
 
-PREVOTE_RETRY_S: Final = (0.04, 0.08)
-"""A pre-vote that failed is repeated after a random time of this range; it disturbs nobody."""
-PREVOTE_FAVOUR_S: Final = 0.05
-"""How long a pre-vote binds: about as long as the election that it allows takes on a busy machine."""
 STALL_S: Final = 0.1
 """If the thread was away for so long, received messages are read before an election is considered."""
 
+GUESTS_MAY: Final = ("append_entries", "pre_vote", "request_vote")
+"""What is heard from a node that is no member by this node's log: it may lead, or stand, all the same."""
+
 NEVER: Final = float("inf")
+
+_log = logging.getLogger(__name__)
 
 _PRIVATE: Final = (
     "raftState",
@@ -73,6 +73,9 @@ _PRIVATE: Final = (
     "raftMatchIndex",
     "transferInProgress",
     "connectedNodes",
+    "otherNodes",
+    "raftNextIndex",
+    "noopIDx",
     "lastResponseTime",
     "commandsQueue",
     "pipeNotifier",
@@ -98,6 +101,14 @@ def _close_pipe(notifier: Any, poller: Poller) -> None:
     os.close(notifier._PipeNotifier__pipeW)
 
 
+class MemberNode(Node):  # type: ignore[misc]
+    """A member as the library knows it, by name, and where it listens."""
+
+    def __init__(self, name: str, address: str) -> None:
+        super().__init__(name)
+        self.address = address
+
+
 class Listener(Protocol):
     """Whom the consensus tells what happened; called on the Raft thread."""
 
@@ -116,10 +127,9 @@ library.createJournal = _use_given_journal
 """The library makes its journal from a file name; ours is opened before, because opening it may fail clearly."""
 
 
-class Consensus(SyncObj):  # type: ignore[misc]
+class Consensus(Elections, SyncObj):  # type: ignore[misc]
     """One member's consensus. Construct it, `transport.listen()`, then `tick` for ever, then `shut_down`."""
 
-    _SyncObj__raftElectionDeadline: float
     _SyncObj__raftCommitIndex: int
     _SyncObj__pipeNotifier: Any
 
@@ -145,7 +155,9 @@ class Consensus(SyncObj):  # type: ignore[misc]
         """The commit index the current leader announced last; the library's own notion is only what is proven."""
         self._pre_votes = PreVotes(len(settings.peers), PREVOTE_FAVOUR_S)
         self.malformed_messages = 0
-        self._nodes = {name: Node(name) for name in settings.peers}
+        self.membership = Membership(settings.peers)
+        self._changing = False
+        self._nodes = {name: MemberNode(name, address) for name, address in settings.peers.items()}
         snapshot_path = settings.data_dir / SNAPSHOT_FILE
         conf = SyncObjConf(**library_options(settings), fullDumpFile=str(snapshot_path), journalFile=journal)
         conf.onStateChanged = self._on_state_changed
@@ -159,6 +171,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
             snapshot_path,
             view=lambda: self.ledger.view,
             keep_from=self._keep_from,
+            overlay=self.membership.overlay,
             backlog_bytes=self.transport.backlog_bytes,
             clock=monotonic,
         )
@@ -167,12 +180,14 @@ class Consensus(SyncObj):  # type: ignore[misc]
         _close_pipe(self._SyncObj__pipeNotifier, self._poller)
         self._SyncObj__pipeNotifier = self._waker = Waker(self._poller)
         self._begin_from_disk()
+        journal.watch(self._on_added, self._on_cut)
         # A fresh node knows of no leader; a pre-vote disturbs nobody, so it need not wait a whole time-out for one.
         self._SyncObj__raftElectionDeadline = monotonic() + random.uniform(*PREVOTE_RETRY_S)
 
     def _make_transport(self, _library: object, _own: Node, others: set[Node]) -> Watched:
         self.transport = self._transport_class(self._settings, self._poller, monotonic)
         self.transport.on_peer_death = self._on_peer_death
+        self.transport.make_guest = lambda name: MemberNode(name, "")
         for node in others:
             self.transport.addNode(node)
         self.addOnTickCallback(self.transport.upkeep)
@@ -215,7 +230,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
     def _forgive_silence(self, stalled_s: float) -> None:
         """While this thread was away nobody could answer it: a leader still linked to a majority counts from now."""
         linked = len(self._SyncObj__connectedNodes) + 1
-        if self._SyncObj__raftState == LEADER and linked * 2 > len(self._nodes):
+        if self._SyncObj__raftState == LEADER and linked * 2 > len(self.membership.addresses):
             heard = self._SyncObj__lastResponseTime
             for node in heard:
                 heard[node] += stalled_s
@@ -228,10 +243,33 @@ class Consensus(SyncObj):  # type: ignore[misc]
 
     def hand_over(self, target: str, callback: Callback) -> None:
         """Ask a connected and fully caught-up member to stand for election now; SUCCESS says that it was asked."""
-        if self._nodes[target] in self._SyncObj__connectedNodes:
-            self.transferLeadership(self._nodes[target], callback)
+        node = self._nodes.get(target)
+        if node is not None and node in self._SyncObj__connectedNodes:
+            self.transferLeadership(node, callback)
         else:
             callback(None, FAIL_REASON.REQUEST_DENIED)
+
+    def clock(self) -> float:
+        """The library's clock: monotonic seconds."""
+        return float(monotonic())
+
+    def propose_change(self, change: MemberChange, callback: Callback) -> None:
+        """Add or remove one member; on the Raft thread. Raises ChangeRefused; the callback comes as after `submit`."""
+        if self._SyncObj__raftState != LEADER:
+            raise ChangeRefused("this node does not lead")
+        if self._SyncObj__raftLastApplied < self._SyncObj__noopIDx:
+            raise ChangeRefused("this leader has committed nothing in its term yet: try again")
+        own, commit_index = self._settings.node_id, self._SyncObj__raftCommitIndex
+        self.membership.check(change, own, self.transport.connected(), commit_index)
+        if self._changing:
+            raise ChangeRefused("another change is on its way: try again")
+        self._changing = True
+
+        def answered(answer: Answer | None, reason: int) -> None:
+            self._changing = False
+            callback(answer, reason)
+
+        self._applyCommand(encode_change(change), answered)
 
     def role(self) -> int:
         """FOLLOWER, CANDIDATE or LEADER (any thread)."""
@@ -257,7 +295,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
         """How far a member's log is known to agree with this leader's; None if this node does not lead (any thread)."""
         if self.role() != LEADER:
             return None
-        return int(self._SyncObj__raftMatchIndex.get(self._nodes[node], 0))
+        return int(self._SyncObj__raftMatchIndex.get(self._nodes.get(node), 0))
 
     def figures(self) -> dict[str, Any]:
         """Counters and positions for the status (any thread)."""
@@ -307,6 +345,42 @@ class Consensus(SyncObj):  # type: ignore[misc]
             return
         self._adopt(snapshot)
         self._replace_log(snapshot.header)
+        self._restore_members(snapshot.header.members, snapshot.header.last[1])
+
+    # Members.
+
+    def _on_added(self, command: bytes, index: int) -> None:
+        if command[:1] == MEMBERSHIP:
+            self._changing = False
+        if self.membership.on_entry(command, index):
+            self._use_members()
+
+    def _on_cut(self, index: int) -> None:
+        if self.membership.on_cut(index):
+            self._use_members()
+
+    def _use_members(self) -> None:
+        """Have links to the members as they are now, and count majorities of them."""
+        wanted, own = self.membership.addresses, self._settings.node_id
+        for name, node in list(self._nodes.items()):
+            if wanted.get(name) != node.address and name != own:
+                del self._nodes[name]
+                self._SyncObj__otherNodes.discard(node)
+                self._SyncObj__connectedNodes.discard(node)
+                self._SyncObj__raftNextIndex.pop(node, None)
+                self._SyncObj__raftMatchIndex.pop(node, None)
+                self.transport.dropNode(node)
+        for name, address in wanted.items():
+            if name not in self._nodes:
+                node = self._nodes[name] = MemberNode(name, address)
+                self._SyncObj__otherNodes.add(node)
+                self._SyncObj__raftNextIndex[node] = self._journal.last_index + 1
+                self._SyncObj__raftMatchIndex[node] = 0
+                self._SyncObj__lastResponseTime[node] = monotonic()
+                self.transport.addNode(node)
+        self.transport.introduce_as(sorted(wanted), self.membership.version)
+        self._pre_votes.members = len(wanted)
+        _log.warning("members are now %s (version %d)", dict(wanted), self.membership.version)
 
     # Disk.
 
@@ -315,6 +389,7 @@ class Consensus(SyncObj):  # type: ignore[misc]
         if snapshot is None:
             if self._journal[0][1] != 1:
                 raise JournalDamaged(f"the journal begins at entry {self._journal[0][1]} and there is no snapshot")
+            self._restore_members(Overlay(), 0)
             return
         self._adopt(snapshot)
         _, index, term = snapshot.header.last
@@ -322,8 +397,13 @@ class Consensus(SyncObj):  # type: ignore[misc]
             raise JournalDamaged(f"the snapshot ends at entry {index}, the journal begins at {self._journal[0][1]}")
         if term_at(self._journal, index) != term:
             self._replace_log(snapshot.header)
+        self._restore_members(snapshot.header.members, index)
         if term > self._SyncObj__raftCurrentTerm:
             self._SyncObj__setCurrentTerm(term, None)
+
+    def _restore_members(self, before: Overlay, index: int) -> None:
+        if self.membership.restore(before, index, self._journal):
+            self._use_members()
 
     def _adopt(self, snapshot: Snapshot) -> None:
         try:
@@ -361,6 +441,8 @@ class Consensus(SyncObj):  # type: ignore[misc]
             self.malformed_messages += 1
             return
         kind, term = message["type"], self._SyncObj__raftCurrentTerm
+        if node.id not in self._nodes and kind not in GUESTS_MAY:
+            return
         if kind == "append_entries":
             self._on_append(deliver, node, message)
         elif kind == "next_node_idx":
@@ -412,80 +494,8 @@ class Consensus(SyncObj):  # type: ignore[misc]
 
     def connected(self, deliver: Callable[[Peer], None], node: Peer) -> None:
         """A member is back, perhaps without the end of its log: it must report its position again."""
+        if node.id not in self._nodes:
+            return
         if self._SyncObj__raftState == LEADER:
             self._SyncObj__raftMatchIndex[node] = 0
         deliver(node)
-
-    # Elections.
-
-    def _on_state_changed(self, old: int, new: int) -> None:
-        if LEADER in (old, new):
-            self._listener.on_role_changed(new == LEADER, self._SyncObj__raftCurrentTerm)
-
-    def _on_peer_death(self, node: Peer) -> None:
-        """The leader's connection broke: stand for election soon, one survivor after the other."""
-        if self._SyncObj__raftState != FOLLOWER or node != self._SyncObj__raftLeader:
-            return
-        self.leader_lost_at = time.time()
-        names = {peer.id for peer in self._SyncObj__connectedNodes}
-        rank = election_rank(self._settings.node_id, node.id, names)
-        soon = monotonic() + rank * self._settings.election_stagger_s
-        self._SyncObj__raftElectionDeadline = min(self._deadline, soon)
-
-    def _consider_election(self, now: float) -> bool:
-        """Whether the library may stand for election in this tick: its deadline has passed and pre-votes were won.
-
-        If the deadline has passed without them, they are asked for.
-        """
-        if self._SyncObj__raftState == LEADER or self._SyncObj__raftElectionDeadline >= now:
-            return False
-        if self.rejoining:
-            self._SyncObj__raftElectionDeadline = now + self._settings.raft_max_timeout_s
-            return False
-        if self._SyncObj__transferInProgress or self._pre_votes.take() or len(self._nodes) == 1:
-            return True
-        self._ask_for_pre_votes(now)
-        return False
-
-    def _ask_for_pre_votes(self, now: float) -> None:
-        asked = self._pre_votes.begin(now, self._settings.node_id)
-        self._SyncObj__raftElectionDeadline = now + random.uniform(*PREVOTE_RETRY_S)
-        _, last_index, last_term = self._journal[-1]
-        for node in self._SyncObj__otherNodes:
-            self.transport.send(
-                node,
-                {
-                    "type": "pre_vote",
-                    "term": self._SyncObj__raftCurrentTerm,
-                    "last_log_index": last_index,
-                    "last_log_term": last_term,
-                    "round": asked,
-                },
-            )
-
-    def _on_pre_vote(self, node: Peer, message: Message) -> None:
-        term = self._SyncObj__raftCurrentTerm
-        if message["term"] < term:
-            self.transport.send(node, {"type": "higher_term", "term": term})
-            return
-        complete = as_good_as(message["last_log_term"], message["last_log_index"], self._journal)
-        free = not self.rejoining and not self._leader_lives()
-        if complete and free and self._pre_votes.favour(node.id, monotonic()):
-            self.transport.send(node, {"type": "pre_vote_granted", "round": message["round"]})
-
-    def _leader_lives(self) -> bool:
-        if self._SyncObj__raftState == LEADER:
-            return True
-        recently = monotonic() - self._heard_leader_at < self._settings.raft_min_timeout_s
-        return recently and self.leader_name() is not None
-
-    def _on_pre_vote_granted(self, node: Peer, message: Message) -> None:
-        leading = self._SyncObj__raftState == LEADER
-        if not leading and self._pre_votes.grant(node.id, message["round"], self._heard_leader_at):
-            self._SyncObj__raftElectionDeadline = 0.0
-
-    def _step_down(self, term: int) -> None:
-        """Somebody is in a later term: follow into it (Raft, section 5.1)."""
-        self._SyncObj__setCurrentTerm(term, None)
-        self._SyncObj__setState(FOLLOWER)
-        self._SyncObj__raftLeader = None

@@ -26,6 +26,10 @@ from raft.settings import RaftSettings, split_address
 LISTEN_BACKLOG: Final = 64
 STRANGERS_MAX: Final = 32
 """Accepted connections that have not introduced themselves yet; further ones are closed at once."""
+GUESTS_MAX: Final = 8
+"""Nodes that hold the secret and are no members by this node's log: it may not have heard yet that they are."""
+DIAL_ANYWAY_S: Final = 1.0
+"""The member whose turn it is to dial may not know of this one yet: after so long this one dials."""
 KEEPALIVES_PER_TIMEOUT: Final = 4
 UPKEEP_PERIOD_S: Final = 0.02
 STALL_S: Final = 0.15
@@ -37,16 +41,22 @@ Message = dict[str, Any]
 class Peer(Protocol):
     """A member as the consensus library knows it; its id is the member's name."""
 
+    address: str
+    """Where it listens: "host:port"."""
+
     @property
     def id(self) -> str:
         """The member's name."""
 
 
 class Introduction(msgspec.Struct, frozen=True, array_like=True, tag="hi"):
-    """First sealed message of either side: who speaks, and to whom it believes to speak."""
+    """First sealed message of either side: who speaks, to whom it believes to speak, and who it believes the members
+    are, by which version of the membership."""
 
     node: str
     to: str
+    members: list[str]
+    version: int
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -55,7 +65,11 @@ _decode_introduction = msgspec.msgpack.Decoder(Introduction).decode
 
 
 class Transport:
-    """Links to all other members. Of two members, the one whose name sorts later connects, the other one listens."""
+    """Links to all other members. Of two members, the one whose name sorts later connects, the other one listens.
+
+    A node that is not a member by our log is let in as a guest: members may have changed without our having heard of
+    it, and an election may need our vote all the same (Raft dissertation, section 4.1).
+    """
 
     ready = True
 
@@ -69,6 +83,10 @@ class Transport:
         self._links: dict[str, Link] = {}
         self._dialling: dict[str, Link] = {}
         self._strangers: set[Link] = set()
+        self._guests: dict[str, Peer] = {}
+        self._missing_since: dict[str, float] = {}
+        self._members: list[str] = sorted(settings.peers)
+        self._version = 1
         self._dialled_at: dict[str, float] = {}
         self._addresses: dict[str, tuple[int, Any]] = {}
         self._resolving: set[str] = set()
@@ -80,8 +98,14 @@ class Transport:
         self._disconnected_callback: Callable[[Peer], None] | None = None
         self.on_peer_death: Callable[[Peer], None] | None = None
         """Called after the disconnected callback if the peer's side ended the connection."""
+        self.make_guest: Callable[[str], Peer] | None = None
+        """How a node that is no member looks to the library; without it there are no guests."""
         self.rejected = 0
         """Connections ended because the other side was no authenticated member."""
+
+    def introduce_as(self, members: list[str], version: int) -> None:
+        """Tell new links who the members are, in order, and by which version of the membership."""
+        self._members, self._version = members, version
 
     def listen(self) -> None:
         """Bind and listen; raises OSError. Called once, before the Raft thread starts."""
@@ -159,7 +183,10 @@ class Transport:
                 link.end("no introduction in time")
 
     def _dial_if_needed(self, name: str, now: float) -> None:
-        if self._self_id < name or name in self._links or name in self._dialling:
+        if name in self._links or name in self._dialling:
+            self._missing_since.pop(name, None)
+            return
+        if self._self_id < name and now - self._missing_since.setdefault(name, now) < DIAL_ANYWAY_S:
             return
         if now - self._dialled_at.get(name, -1e9) < self._settings.connection_retry_s:
             return
@@ -174,8 +201,11 @@ class Transport:
     def _resolve(self, name: str) -> None:
         """Look a member's address up beside the Raft thread: a slow name server must not cost the leader."""
         try:
-            self._addresses[name] = resolve(self._settings.peers[name], of=name)
-        except OSError:
+            peer = self._peers[name]
+            found = resolve(peer.address, of=name)
+            if self._peers.get(name) is peer:
+                self._addresses[name] = found
+        except (OSError, KeyError):
             pass
         finally:
             self._resolving.discard(name)
@@ -193,7 +223,7 @@ class Transport:
             return
         link = self._new_link(sock, now, initiator=True)
         self._dialling[name] = link
-        link.send(_encode(Introduction(self._self_id, name)), now)
+        link.send(self._introduction(name), now)
 
     def _on_accept(self, _descriptor: int, _events: int) -> None:
         assert self._listener is not None
@@ -242,7 +272,13 @@ class Transport:
             link.end(f"message cannot be decoded: {error}")
             return
         if self._message_callback is not None:
-            self._message_callback(self._peers[link.peer], message)
+            self._message_callback(self._peer(link.peer), message)
+
+    def _peer(self, name: str) -> Peer:
+        return self._peers.get(name) or self._guests[name]
+
+    def _introduction(self, to: str) -> bytes:
+        return _encode(Introduction(self._self_id, to, self._members, self._version))
 
     def _introduce(self, link: Link, data: bytes, now: float) -> None:
         try:
@@ -251,15 +287,19 @@ class Transport:
             link.end(f"no introduction: {error}")
             return
         name = introduction.node
-        dialled = self._dialling.get(name)
-        expected = dialled is link if link not in self._strangers else name > self._self_id
-        if name not in self._peers or introduction.to != self._self_id or not expected:
+        if introduction.to != self._self_id or not self._expected(link, name) or not self._welcome(name):
             link.end(f"introduction of {name!r} to {introduction.to!r} is not expected here")
+            return
+        if introduction.version == self._version and introduction.members != self._members:
+            # One of the two was configured with other members: with two ideas of a majority nothing is safe.
+            link.end(f"{name!r} believes the members to be {introduction.members}")
             return
         link.peer = name
         if link in self._strangers:
             self._strangers.discard(link)
-            link.send(_encode(Introduction(self._self_id, name)), now)
+            link.send(self._introduction(name), now)
+            if name in self._dialling:
+                self._dialling.pop(name).end("the other side dialled, too")
         else:
             del self._dialling[name]
         former = self._links.pop(name, None)
@@ -267,7 +307,21 @@ class Transport:
             former.end("replaced by a newer connection")
         self._links[name] = link
         if self._connected_callback is not None:
-            self._connected_callback(self._peers[name])
+            self._connected_callback(self._peer(name))
+
+    def _expected(self, link: Link, name: str) -> bool:
+        """Of two that dial each other, the call of the one whose name sorts later counts."""
+        if link not in self._strangers:
+            return self._dialling.get(name) is link
+        return name > self._self_id or (name != self._self_id and name not in self._dialling)
+
+    def _welcome(self, name: str) -> bool:
+        if name in self._peers or name in self._guests:
+            return True
+        if self.make_guest is None or len(self._guests) >= GUESTS_MAX:
+            return False
+        self._guests[name] = self.make_guest(name)
+        return True
 
     def _on_end(self, link: Link, peer_closed: bool) -> None:
         if link.peer is None:
@@ -277,11 +331,13 @@ class Transport:
             for name, dialled in list(self._dialling.items()):
                 if dialled is link:
                     del self._dialling[name]
-                    if not is_numeric(self._settings.peers[name], of=name):
+                    peer = self._peers.get(name)
+                    if peer is not None and not is_numeric(peer.address, of=name):
                         self._addresses.pop(name, None)  # the name may stand for another machine by now
             return
         if self._links.get(link.peer) is link:
             del self._links[link.peer]
+            self._guests.pop(link.peer, None)
         peer = self._peers.get(link.peer)
         if peer is None:
             return
@@ -320,18 +376,20 @@ class Transport:
         """The port is bound by `listen`."""
 
     def addNode(self, node: Peer) -> None:
-        """Keep a link to this member."""
+        """Keep a link to this member; a guest that becomes one keeps the link it has."""
         self._peers[node.id] = node
-        address = self._settings.peers[node.id]
-        if is_numeric(address, of=node.id):
-            self._addresses[node.id] = resolve(address, of=node.id)
+        if self._guests.pop(node.id, None) is not None and self._connected_callback is not None:
+            self._connected_callback(node)
+        if is_numeric(node.address, of=node.id):
+            self._addresses[node.id] = resolve(node.address, of=node.id)
 
     def dropNode(self, node: Peer) -> None:
         """Forget this member."""
         self._peers.pop(node.id, None)
-        link = self._links.pop(node.id, None)
-        if link is not None:
-            link.end("member dropped")
+        self._addresses.pop(node.id, None)
+        for link in (self._links.pop(node.id, None), self._dialling.get(node.id)):
+            if link is not None:
+                link.end("member dropped")
 
     def destroy(self) -> None:
         """Close the port and all links; no callback is called any more."""
@@ -381,8 +439,8 @@ class Watched:
 
 
 def cluster_context(settings: RaftSettings) -> bytes:
-    """What all members must agree on to talk at all: their names and the genesis block."""
-    text = "\n".join(["flashblocks raft", *sorted(settings.peers), str(settings.genesis_number)])
+    """What all members must agree on to talk at all, beside the secret: the genesis block."""
+    text = f"flashblocks raft\n{settings.genesis_number}"
     return sha256(text.encode() + settings.genesis_hash).digest()
 
 

@@ -2,11 +2,13 @@
 
 Everything but sockets and time is the product: PySyncObj with our repairs, the journal on disk, snapshots, the
 ledger. The network delays, holds back and breaks connections in each direction separately; nodes crash, restart, hang,
-and now and then lose their journal. Checked at every step: one leader per term, one entry per log position on all
-nodes; in the end: all nodes agree, and whatever was acknowledged is there. `pytest -m slow` runs hundreds of further
-seeds. The library iterates over sets of names: set PYTHONHASHSEED=0 to replay a seed exactly.
+and now and then lose their journal; members are removed and taken back. Checked at every step: one leader per term,
+one entry per log position on all nodes; in the end: all nodes agree, and whatever was acknowledged is there.
+`pytest -m slow` runs hundreds of further seeds. The library iterates over sets of names: set PYTHONHASHSEED=0 to
+replay a seed exactly.
 """
 
+import contextlib
 import hashlib
 import random
 from collections import deque
@@ -18,6 +20,7 @@ from raft import syncobj
 from raft.journal import Journal, move_aside
 from raft.ledger import Accepted, Claim, Seal, encode_command
 from raft.member import next_append
+from raft.membership import ChangeRefused, MemberChange
 from raft.replication import Repair
 from raft.settings import RaftSettings
 from raft.syncobj import LEADER, Consensus
@@ -40,9 +43,16 @@ FAULTS = (
     "pause",
     "resume",
     "transfer",
+    "member",
+    "member",
 )
+MEMBERS_MIN = 3
 AMNESIACS_MAX = 2
 """So many journals may be lost at a time: with more, a majority would not know what it acknowledged."""
+
+
+def address_of(name: str) -> str:
+    return f"127.0.0.1:{NAMES.index(name) + 1}"
 
 
 class World:
@@ -92,10 +102,20 @@ class SimulatedTransport:
         pass
 
     setOnReadonlyNodeConnectedCallback = setOnReadonlyNodeDisconnectedCallback = setOnUtilityMessageCallback = _ignore
-    tryGetReady = waitReady = destroy = dropNode = _ignore
+    tryGetReady = waitReady = destroy = introduce_as = _ignore
 
     def addNode(self, node) -> None:
         self.peers[node.id] = node
+        if node.id in self.open:
+            self.up(node)
+
+    def dropNode(self, node) -> None:
+        del self.peers[node.id]
+        self.open.pop(node.id, None)
+        self.inbox[node.id].clear()
+
+    def peer(self, name: str):
+        return self.peers.get(name) or self.make_guest(name)
 
     def connected(self) -> set[str]:
         return set(self.open)
@@ -118,15 +138,15 @@ class SimulatedTransport:
         if self.open.pop(name, None) is None:
             return
         self.inbox[name].clear()
-        self.down(self.peers[name])
+        self.down(self.peer(name))
         if death:
-            self.on_peer_death(self.peers[name])
+            self.on_peer_death(self.peer(name))
 
     def connect(self, name: str, connection: int) -> None:
         self.close(name)
         self.open[name] = connection
         self.heard[name] = self.world.now
-        self.up(self.peers[name])
+        self.up(self.peer(name))
 
     def upkeep(self) -> None:
         for name, connection in list(self.open.items()):
@@ -144,7 +164,7 @@ class SimulatedTransport:
             while inbox and inbox[0][0] <= self.world.now and (name, self.name) not in self.world.cut:
                 _, connection, data = inbox.popleft()
                 if self.open.get(name) == connection:
-                    self.deliver(self.peers[name], _decode_message(data))
+                    self.deliver(self.peer(name), _decode_message(data))
 
 
 class CheckedConsensus(Consensus):
@@ -172,9 +192,10 @@ class SimulatedNode:
         self.world, self.name = world, name
         self.consensus: CheckedConsensus | None = None
         self.paused = False
+        self.members = len(NAMES)
         self.settings = RaftSettings(
             node_id=name,
-            peers={other: f"127.0.0.1:{number + 1}" for number, other in enumerate(NAMES)},
+            peers={other: address_of(other) for other in NAMES},
             data_dir=world.directory / name,
             password=bytes(32),
             genesis_number=0,
@@ -211,6 +232,7 @@ class SimulatedNode:
             return
         self.transport.receive()
         self.consensus.tick()
+        self.members = len(self.consensus.membership.addresses)
         if self.consensus._snapshots._writer is not None:
             self.consensus._snapshots._writer.join()
         if self.consensus.role() == LEADER and self.world.random.random() < 0.3:
@@ -247,12 +269,24 @@ def connect(world: World) -> None:
             reachable = not {(name, other), (other, name)} & world.cut and not one.paused and not two.paused
             if not reachable or one.transport is None or two.transport is None:
                 continue
+            if other not in one.transport.peers and name not in two.transport.peers:
+                continue
             connection = one.transport.open.get(other)
             agreed_on = connection is not None and connection == two.transport.open.get(name)
             if not agreed_on and world.random.random() < 0.15:
                 world.connection_ids += 1
                 one.transport.connect(other, world.connection_ids)
                 two.transport.connect(name, world.connection_ids)
+
+
+def amnesiacs(world: World) -> int:
+    """How many lost their journal and have not caught up since."""
+    return sum((world.directory / name / "rejoining").exists() for name in NAMES)
+
+
+def shrunk(world: World) -> bool:
+    """Whether somebody may count fewer members than there are: then two lost journals may be one too many."""
+    return any(node.members < len(NAMES) for node in world.nodes.values())
 
 
 def disturb(world: World) -> None:
@@ -265,8 +299,7 @@ def disturb(world: World) -> None:
     fault = world.random.choice(FAULTS)
     if fault == "crash" and victim.consensus is not None and len(down) < 3:
         victim.crash()
-        amnesiacs = sum((world.directory / name / "rejoining").exists() for name in NAMES)
-        if chance() < 0.15 and amnesiacs < AMNESIACS_MAX:
+        if chance() < 0.15 and amnesiacs(world) < AMNESIACS_MAX and not shrunk(world):
             move_aside(victim.settings.data_dir)
     elif fault == "bounce" and victim.consensus is not None:
         victim.crash()
@@ -289,10 +322,29 @@ def disturb(world: World) -> None:
     elif fault == "resume":
         for node in world.nodes.values():
             node.paused = False
+    elif fault == "member" and leaders and not amnesiacs(world):
+        change_members(leaders[0].consensus, world.random.choice(NAMES))
     elif fault == "transfer" and leaders:
         target = world.random.choice(NAMES)
         if target != leaders[0].name:
             leaders[0].consensus.hand_over(target, lambda answer, reason: None)
+
+
+def change_members(leader: CheckedConsensus, name: str) -> None:
+    """Remove a member, or take a removed one back; at least three stay."""
+    gone = name not in leader.membership.addresses
+    if not gone and len(leader.membership.addresses) <= MEMBERS_MIN:
+        return
+    change = MemberChange(name, address_of(name) if gone else None)
+    with contextlib.suppress(ChangeRefused):
+        leader.propose_change(change, lambda answer, reason: None)
+
+
+def take_everybody_back(world: World) -> None:
+    for node in world.nodes.values():
+        if node.consensus is not None and node.consensus.role() == LEADER:
+            for name in set(NAMES) - set(node.consensus.membership.addresses):
+                change_members(node.consensus, name)
 
 
 def run(world: World, seconds: float, disturbing: bool, until=lambda: False) -> None:
@@ -302,12 +354,16 @@ def run(world: World, seconds: float, disturbing: bool, until=lambda: False) -> 
         if disturbing and world.random.random() < 0.08:
             disturb(world)
         connect(world)
+        if not disturbing:
+            take_everybody_back(world)
         for name in world.random.sample(NAMES, len(NAMES)):
             world.nodes[name].step()
 
 
 def agreed(world: World) -> bool:
     consensuses = [node.consensus for node in world.nodes.values()]
+    if any(consensus is not None and len(consensus.membership.addresses) < len(NAMES) for consensus in consensuses):
+        return False
     if any(consensus is None or not consensus.is_caught_up() or consensus.rejoining for consensus in consensuses):
         return False
     return len({consensus.figures()["last_applied"] for consensus in consensuses}) == 1
@@ -332,7 +388,10 @@ def simulate(directory: Path, seed: int, monkeypatch) -> World:
             if node.consensus is None:
                 node.start()
         run(world, CALM_S, disturbing=False, until=lambda: agreed(world))
-        assert agreed(world), {name: node.consensus.figures() for name, node in world.nodes.items()}
+        assert agreed(world), "\n".join(
+            f"{name}: {node.consensus.figures()} {sorted(node.consensus.membership.addresses)} {node.transport.open}"
+            for name, node in world.nodes.items()
+        )
         check_end(world)
     finally:
         for node in world.nodes.values():

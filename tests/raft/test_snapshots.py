@@ -8,6 +8,7 @@ import pytest
 from raft import snapshots
 from raft.journal import Journal, JournalDamaged
 from raft.ledger import Claim, Ledger, SealBlock
+from raft.membership import Overlay
 from raft.snapshots import FAILED, IDLE, WRITING, WRITTEN, SnapshotStore, keep_from
 
 LAST, PREVIOUS = (b"last", 9, 2), (b"previous", 8, 2)
@@ -31,7 +32,9 @@ def ledger_with_blocks(blocks: int = 3) -> Ledger:
 def store_in(directory, ledger=None, clock=None, backlog=lambda node: 0) -> SnapshotStore:
     ledger = ledger or ledger_with_blocks()
     directory.mkdir(exist_ok=True)
-    return SnapshotStore(directory / "snapshot", lambda: ledger.view, lambda: 5, backlog, clock or Clock())
+    return SnapshotStore(
+        directory / "snapshot", lambda: ledger.view, lambda: 5, lambda index: Overlay(), backlog, clock or Clock()
+    )
 
 
 def write(store: SnapshotStore) -> tuple[int, int | None]:

@@ -63,7 +63,7 @@ class End:
         self.transport.on_peer_death = lambda node: self.events.append(("dead", node.id))
         for name in settings.peers:
             if name != settings.node_id:
-                self.transport.addNode(SimpleNamespace(id=name))
+                self.transport.addNode(SimpleNamespace(id=name, address=settings.peers[name]))
 
 
 class Bench:
@@ -202,38 +202,50 @@ def dial(bench: Bench, name: str = "a") -> socket.socket:
     return sock
 
 
-def introduced(bench: Bench, introduction: bytes, **changes) -> tuple[socket.socket, Channel]:
+def introduction(node: str, to: str, members: list[str] | None = None, version: int = 1) -> bytes:
+    return _encode(Introduction(node, to, members or ["a", "b"], version))
+
+
+def introduced(bench: Bench, said: bytes, **changes) -> tuple[socket.socket, Channel]:
     """A hand-made member that says hello and introduces itself somehow."""
     sock = dial(bench)
     bench.until(lambda: bool(select.select([sock], [], [], 0)[0]))
     channel = Channel(b"p" * 32, cluster_context(bench.settings("b", **changes)), b"n" * 32, initiator=True)
     channel.feed(sock.recv(HELLO_BYTES))
-    sock.sendall(channel.hello() + b"".join(channel.seal(introduction)))
+    sock.sendall(channel.hello() + b"".join(channel.seal(said)))
     return sock, channel
 
 
 @pytest.mark.parametrize(
-    "introduction",
+    "said",
     [
-        _encode(Introduction("stranger", "a")),
-        _encode(Introduction("b", "c")),
-        _encode(Introduction("a", "a")),
+        introduction("stranger", "a"),
+        introduction("b", "c"),
+        introduction("a", "a"),
+        introduction("b", "a", members=["a", "b", "c"]),
         b"\x80\x05cos\nsystem\n(S'true'\ntR.",
         b"",
     ],
 )
-def test_a_wrong_introduction_ends_the_connection(bench, introduction):
+def test_a_wrong_introduction_ends_the_connection(bench, said):
     a = bench.open("a")
-    sock, _ = introduced(bench, introduction)
+    sock, _ = introduced(bench, said)
     bench.until(lambda: a.transport.rejected == 1)
     assert a.transport.connected() == set()
     assert sock.recv(1) == b""
     sock.close()
 
 
+def test_a_member_that_knows_a_later_or_earlier_change_is_let_in(bench):
+    a = bench.open("a")
+    sock, _ = introduced(bench, introduction("b", "a", members=["a", "b", "c"], version=2))
+    bench.until(lambda: a.transport.connected() == {"b"})
+    sock.close()
+
+
 def test_a_message_that_cannot_be_decoded_ends_the_link(bench):
     a = bench.open("a")
-    sock, channel = introduced(bench, _encode(Introduction("b", "a")))
+    sock, channel = introduced(bench, introduction("b", "a"))
     bench.until(lambda: a.transport.connected() == {"b"})
     sock.sendall(b"".join(channel.seal(b"\xc1 is no message")))
     bench.until(lambda: a.transport.connected() == set())
@@ -243,9 +255,9 @@ def test_a_message_that_cannot_be_decoded_ends_the_link(bench):
 
 def test_a_newer_connection_replaces_the_old_one_without_a_death(bench):
     a = bench.open("a")
-    old, _ = introduced(bench, _encode(Introduction("b", "a")))
+    old, _ = introduced(bench, introduction("b", "a"))
     bench.until(lambda: a.transport.connected() == {"b"})
-    new, channel = introduced(bench, _encode(Introduction("b", "a")))
+    new, channel = introduced(bench, introduction("b", "a"))
     bench.until(lambda: a.events == [("up", "b"), ("down", "b"), ("up", "b")])
     new.sendall(b"".join(channel.seal(_encode({"type": "x"}))))
     bench.until(lambda: a.messages == [("b", {"type": "x"})])
