@@ -1,36 +1,42 @@
 """From the trigger to the offer: how late flashblocks are published, how long judging takes, how fast getPayload is.
 
     python benchmarks/flashblock_path.py --tps 100 --blocks 15
+    python benchmarks/flashblock_path.py --fault hung     # the builder stops answering half-way (or: dead)
 
 Builder, fallback EL and rollup-boost run as three processes.  This one plays op-node (forkchoice updates on time,
-getPayload 50 ms before the timestamp), a ledger of one node, and the wallets (open-loop transfers to both pools).
-Publish delay: arrival at a subscriber of the builder after the trigger that the schedule gives.  Judging: from there
-until rollup-boost offers the flashblock.  Everything crosses sockets; times are wall-clock on one machine.
+getPayload 50 ms before the timestamp) and a ledger of one node; the wallets (open-loop transfers to both pools) and a
+control clock run beside it.  Everything crosses sockets; times are wall-clock on one machine.
+
+Publish delay: arrival at a subscriber of the builder after the schedule's trigger before it; a trigger that passed
+without a flashblock shows as one published fewer.  ``own`` is the delay the builder itself saw, before the socket.  ``control`` is how late a process that does nothing else woke at the same
+triggers: the machine's noise; ``quiet`` counts only triggers at which that was under 2 ms.  Judging: from publication
+until rollup-boost offers the flashblock.  getPayload: as called, and (``own``) inside rollup-boost.  Figures are ms,
+but processor time, which is ms per included transaction.
 """
 
 import argparse
 import asyncio
 import json
 import secrets
+import signal
 import socket
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from bisect import bisect
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import orjson
+from beside import ControlClock, Wallets, cpu_s, quantiles
 
 from actors.engine_client import EngineClient
 from actors.frame_link import FrameClient
-from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
+from actors.rpc_client import RpcClient, RpcUnknown
 from flashblocks.builder.schedule import Timing, triggers_ms
-from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.genesis import default_genesis, load_genesis
-from flashblocks.execution.signing import sign_transaction
 from flashblocks.execution.transaction import encode_deposit
 from flashblocks.wire.engine import ForkchoiceState, PayloadAttributes
 from flashblocks.wire.frames import CommittedFrame, FlashblockFrame, Frame, LeadershipFrame, SealedFrame
@@ -44,6 +50,8 @@ seal_before_s = 0.050
 start_s_max = 30.0
 stop_s_max = 10.0
 warm_up_blocks = 2
+quiet_s = 0.002
+components = ("fallback-el", "builder", "rollup-boost")
 
 
 def free_ports(count: int) -> list[int]:
@@ -57,8 +65,8 @@ def free_ports(count: int) -> list[int]:
 
 
 class Bench:
-    def __init__(self, directory: Path, tps: float) -> None:
-        self.tps, self.directory = tps, directory
+    def __init__(self, directory: Path, tps: float, fault: str) -> None:
+        self.tps, self.directory, self.fault = tps, directory, fault
         document = default_genesis(timestamp=int(time.time()))
         self.genesis_path, self.jwt_path = directory / "genesis.json", directory / "jwt.hex"
         self.genesis_path.write_bytes(orjson.dumps(document))
@@ -73,7 +81,11 @@ class Bench:
         self.offered: dict[tuple[int, int], float] = {}
         self.due: dict[tuple[int, int], float] = {}
         self.get_payload_ms: list[float] = []
-        self.transactions = self.sent = 0
+        self.transactions = 0
+        self.control = ControlClock()
+        self.cpu_from: dict[str, float] = {}
+        self.cpu_ms: dict[str, float] = {}
+        self.own_ms: dict[str, float] = {}
 
     def start(self) -> None:
         ports, common = self.ports, {"data_dir": "", "jwt_secret_path": str(self.jwt_path), "log_level": "error"}
@@ -111,6 +123,7 @@ class Bench:
 
     def stop(self) -> None:
         for process in self.processes:
+            process.send_signal(signal.SIGCONT)
             process.terminate()
         for process in self.processes:
             try:
@@ -144,17 +157,53 @@ class Bench:
             assert time.monotonic() < end, "the components did not start"
             await asyncio.sleep(0.05)
         await asyncio.sleep(1)
-        load = asyncio.create_task(self.load())
-        slot = int(time.time()) + 1
+        self.control.start()
+        url = "http://127.0.0.1:{}".format
+        pools = [url(self.ports[name]) for name in ("builder_rpc", "el_rpc")]
+        wallets = Wallets(pools, self.secret, self.spec.chain_id, self.tps)
+        if self.tps:
+            wallets.start()
+        slot = int(time.time()) + 2
         await asyncio.sleep(slot - time.time())
         for number in range(1, blocks + warm_up_blocks + 1):
             slot += block_time_s
+            if number == warm_up_blocks + 1:
+                self.cpu_from = self.cpu()
+            if self.fault and number == warm_up_blocks + blocks // 2 + 1:
+                sign = signal.SIGKILL if self.fault == "dead" else signal.SIGSTOP
+                asyncio.get_running_loop().call_later(block_time_s / 2, self.processes[1].send_signal, sign)
             await self.block(number, slot)
-        load.cancel()
-        await asyncio.wait([load])
+        self.cpu_ms = {name: 1000 * (used - self.cpu_from[name]) for name, used in self.cpu().items()}
+        if self.tps:
+            wallets.stop()
+        self.own_ms = await self.own_figures()
         for link in links:
             await link.close()
         await self.engine.close()
+
+    def cpu(self) -> dict[str, float]:
+        return {name: cpu_s(process.pid) for name, process in zip(components, self.processes, strict=True)}
+
+    async def own_figures(self) -> dict[str, float]:
+        """What builder and rollup-boost measured themselves: the worst quantiles of their summaries, in ms."""
+        found: dict[str, float] = {}
+        for port, name, factor in (
+            ("builder_engine", "op_rbuilder_flashblock_publish_timing_milliseconds", 1),
+            ("boost", "rollup_boost_get_payload_v4_duration", 1000),
+        ):
+            rpc = RpcClient(f"http://127.0.0.1:{self.ports[port]}", jwt_secret=self.secret)
+            try:
+                text = (await rpc.get("/metrics"))[1].decode()
+            except RpcUnknown:
+                continue  # the builder was killed
+            finally:
+                await rpc.close()
+            for line in text.splitlines():
+                if line.startswith(name + "{") and 'quantile="' in line:
+                    quantile = line.partition('quantile="')[2].partition('"')[0]
+                    key = f"{name.partition('_')[2]}.{quantile}"
+                    found[key] = max(found.get(key, 0.0), round(float(line.split()[-1]) * factor, 1))
+        return found
 
     async def block(self, number: int, timestamp: int) -> None:
         deposit = encode_deposit(
@@ -177,8 +226,9 @@ class Bench:
         )
         if number > warm_up_blocks:
             begins = timestamp - block_time_s
-            for index, trigger in enumerate(triggers_ms(timing, timing.block_time_ms), 1):
-                self.due[number, index] = begins + trigger / 1000
+            due = [begins + trigger / 1000 for trigger in triggers_ms(timing, timing.block_time_ms)]
+            self.due |= {(number, index): due_s for index, due_s in enumerate(due, 1)}
+            self.control.note(due)
         payload_id = await self.engine.start_build(ForkchoiceState(self.head, bytes(32), bytes(32)), attributes)
         await asyncio.sleep(max(0.0, timestamp - seal_before_s - time.time()))
         began = time.perf_counter()
@@ -192,74 +242,41 @@ class Bench:
         await self.engine.set_head(ForkchoiceState(self.head, bytes(32), bytes(32)))
         await asyncio.sleep(max(0.0, timestamp - time.time()))
 
-    async def load(self) -> None:
-        rpcs = [RpcClient(f"http://127.0.0.1:{self.ports[name]}") for name in ("builder_rpc", "el_rpc")]
-        nonces = [0] * len(TEST_ACCOUNTS)
-        began, sending = time.perf_counter(), set[asyncio.Task[Any]]()
-        try:
-            while self.tps:
-                await asyncio.sleep(max(0.0, began + self.sent / self.tps - time.perf_counter()))
-                account = self.sent % len(TEST_ACCOUNTS)
-                raw = sign_transaction(
-                    TEST_ACCOUNTS[account].private_key,
-                    chain_id=self.spec.chain_id,
-                    nonce=nonces[account],
-                    to=secrets.token_bytes(20),
-                    value=1,
-                    max_fee_per_gas=10**10,
-                    max_priority_fee_per_gas=10**6,
-                )
-                nonces[account] += 1
-                self.sent += 1
-                for rpc in rpcs:
-                    task = asyncio.create_task(self.send(rpc, raw))
-                    sending.add(task)
-                    task.add_done_callback(sending.discard)
-        finally:
-            for rpc in rpcs:
-                await rpc.close()
-
-    async def send(self, rpc: RpcClient, raw: bytes) -> None:
-        try:
-            await rpc.call("eth_sendRawTransaction", "0x" + raw.hex())
-        except (RpcRefused, RpcUnknown):
-            pass
-
     def report(self) -> dict[str, Any]:
+        control = self.control.stop()
         keys = [key for key in self.due if key in self.published]
-        publish = [(self.published[key] - self.due[key]) * 1000 for key in keys]
+        triggers = sorted(self.due.values())
+        publish = {key: (at - triggers[bisect(triggers, at) - 1]) * 1000 for key in keys if (at := self.published[key])}
         judge = [(self.offered[key] - self.published[key]) * 1000 for key in keys if key in self.offered]
+        quiet = [publish[key] for key in keys if control[self.due[key]] < quiet_s]
+        transactions = max(1, self.transactions)
         return {
             "tps": self.tps,
+            "fault": self.fault,
             "transactions_included": self.transactions,
             "flashblocks_due": len(self.due),
             "flashblocks_published": len(keys),
             "flashblocks_offered": len(judge),
-            "publish_delay_ms": quantiles(publish),
-            "judge_and_offer_ms": quantiles(judge),
-            "get_payload_ms": quantiles(self.get_payload_ms),
+            "publish_delay": quantiles(list(publish.values())),
+            "publish_delay_control": quantiles([late_s * 1000 for late_s in control.values()]),
+            "publish_delay_quiet": {**quantiles(quiet), "count": len(quiet)},
+            "judge_and_offer": quantiles(judge),
+            "get_payload": quantiles(self.get_payload_ms),
+            "own": self.own_ms,
+            "cpu_per_transaction": {name: round(used / transactions, 2) for name, used in self.cpu_ms.items()},
         }
-
-
-def quantiles(values: list[float]) -> dict[str, float]:
-    if len(values) < 2:
-        return {}
-    cuts = statistics.quantiles(values, n=100, method="inclusive")
-    return {
-        "p50": round(cuts[49], 1),
-        "p90": round(cuts[89], 1),
-        "p99": round(cuts[98], 1),
-        "max": round(max(values), 1),
-    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tps", type=float, default=100)
     parser.add_argument("--blocks", type=int, default=15)
+    parser.add_argument(
+        "--fault", choices=("", "dead", "hung"), default="", help="what becomes of the builder half-way"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as directory:
-        bench = Bench(Path(directory), options.tps)
+        bench = Bench(Path(directory), options.tps, options.fault)
         bench.start()
         try:
             asyncio.run(bench.run(options.blocks))
