@@ -1,8 +1,8 @@
 """The judge: decides from a history alone which promises were kept. Nothing here talks to the system.
 
-Rules, each a promise of docs/architecture.md: one body per (block, index); what was seen is in the sealed block, in
-order; one sealed block per height on every node; indices 0, 1, 2 … once each at every subscriber; no older epoch
-after a newer one.
+Rules, each a promise of docs/architecture.md (`PROMISES`): one body per (block, index); what was seen is in the sealed
+block, in order; one sealed block per height on every node; no older epoch after a newer one; indices 0, 1, 2 … once
+each at every subscriber; `pending` is never null, never behind `latest`, never old without saying so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from chaos.history import Event, GapAnnounced, Preconfirmed, SealedBlock, Seen
+from chaos.history import Event, GapAnnounced, Invalidated, PendingRead, Preconfirmed, SealedBlock, Seen
 
 EQUIVOCATION = "equivocation"
 LOST_FLASHBLOCK = "lost flashblock"
@@ -22,7 +22,24 @@ FORK = "fork"
 DUPLICATE = "duplicate"
 GAP = "gap"
 STALE_EPOCH = "stale epoch"
+NULL_PENDING = "null pending"
+STALE_PENDING = "stale pending"
+PENDING_DIVERGES = "pending diverges"
+WITHDRAWN = "withdrawn"
 UNANSWERED = "nothing seen"
+
+PROMISES = {
+    1: (EQUIVOCATION,),
+    2: (LOST_FLASHBLOCK, LOST_TRANSACTION, REORDERED, WITHDRAWN),
+    3: (FORK,),
+    4: (STALE_EPOCH,),
+    5: (GAP, DUPLICATE),
+    6: (NULL_PENDING, STALE_PENDING, PENDING_DIVERGES),
+}
+"""Which rules decide on which promise; UNANSWERED decides on none, it says that nothing was tested."""
+
+PENDING_AGE_S_MAX = 5.0
+"""How long `pending` may stay behind the public stream before it has to fall through to `latest`."""
 
 
 class Violation(msgspec.Struct, frozen=True):
@@ -44,6 +61,10 @@ class Report(msgspec.Struct, frozen=True):
     def passed(self) -> bool:
         """True when no promise was broken."""
         return not self.violations
+
+    def broken(self) -> tuple[int, ...]:
+        """The numbers of the promises that were broken."""
+        return tuple(number for number, rules in PROMISES.items() if self.count(*rules))
 
     def count(self, *rules: str) -> int:
         """How many violations of these rules there are."""
@@ -70,6 +91,8 @@ def check(history: Iterable[Event]) -> Report:
     # what a conductor said and no proxy passed on, nobody outside was promised
     violations += _nothing_lost([event for event in seen if event.edge], chain)
     violations += _receipts_kept([event for event in events if isinstance(event, Preconfirmed)], chain)
+    violations += _nothing_withdrawn([event for event in events if isinstance(event, Invalidated)])
+    violations += _pending_answers(events, chain)
     if not seen:
         violations.append(Violation(UNANSWERED, "no subscriber saw a single flashblock: nothing was tested"))
     places = {(event.number, event.index) for event in seen}
@@ -221,3 +244,40 @@ def _receipts_kept(preconfirmed: Sequence[Preconfirmed], chain: dict[int, Sealed
         text = f"{event.transaction} had a receipt in block {event.number} and is not there"
         violations.append(Violation(LOST_TRANSACTION, text))
     return violations
+
+
+def _nothing_withdrawn(invalidated: Sequence[Invalidated]) -> list[Violation]:
+    return [
+        Violation(WITHDRAWN, f"{event.source} took {transaction} of block {event.number} back")
+        for event in invalidated
+        for transaction in event.transactions
+    ]
+
+
+def _pending_answers(events: Sequence[Event], chain: dict[int, SealedBlock]) -> list[Violation]:
+    violations = []
+    streamed: list[tuple[float, int]] = []  # when each new block was first seen at a proxy, ascending
+    for event in events:
+        if isinstance(event, Seen) and event.edge and (not streamed or event.number > streamed[-1][1]):
+            streamed.append((event.at, event.number))
+        if isinstance(event, PendingRead):
+            violations += _pending_answer(event, streamed, chain)
+    return violations
+
+
+def _pending_answer(
+    read: PendingRead, streamed: Sequence[tuple[float, int]], chain: dict[int, SealedBlock]
+) -> list[Violation]:
+    if read.number is None:
+        return [Violation(NULL_PENDING, f"{read.source} answered null after latest was {read.latest}")]
+    if read.number < read.latest:
+        return [Violation(STALE_PENDING, f"{read.source}: pending {read.number} is behind latest {read.latest}")]
+    known = next((number for at, number in reversed(streamed) if read.at - at > PENDING_AGE_S_MAX), -1)
+    if read.latest < read.number < known:
+        text = f"{read.source}: pending {read.number} while block {known} was streamed {PENDING_AGE_S_MAX:.0f} s before"
+        return [Violation(STALE_PENDING, text)]
+    block = chain.get(read.number)
+    if block is not None and block.transactions[: len(read.transactions)] != read.transactions:
+        text = f"{read.source}: what pending showed of block {read.number} is not how that block begins"
+        return [Violation(PENDING_DIVERGES, text)]
+    return []

@@ -1,85 +1,221 @@
-"""What a drill does to the group that leads, and how it is undone: SIGKILL, SIGSTOP for a while, a planned transfer."""
+"""What a drill does to processes, and how it is undone: SIGKILL, SIGSTOP for a while, kept dead, a planned transfer.
+
+Other kinds of faults – on the network, on disks, in the data – are in modules of their own; all offer `Fault`.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol
+
+import msgspec
 
 from actors.rpc_client import RpcRefused, RpcUnknown
-from chaos.history import Event, Fault, Restored
+from chaos.history import Event, Restored
+from chaos.history import Fault as FaultEvent
 from chaos.target import DrillError, Target
 
 ACTORS = ("conductor", "op-node", "rollup-boost", "builder", "fallback-el")
 WHOLE_GROUP = "group"
 HANG_S = 5.0
-RESTORED_S_MAX = 60.0
+RESTORED_S_MAX = 90.0
 TRANSFER_S_MAX = 10.0
+KEEP_DEAD_POLL_S = 0.05
 
-KILL, HANG, TRANSFER = "kill", "hang", "transfer"
-FAULTS = {
-    KILL: "SIGKILL an actor of the leading group; Ray starts it again and it must catch up",
-    HANG: f"SIGSTOP an actor of the leading group, SIGCONT {HANG_S:.0f} s later; the woken one must publish nothing",
-    TRANSFER: "hand the lead over as an operator does (conductor_transferLeader)",
-}
+KILL, HANG, DOWN, TRANSFER = "kill", "hang", "down", "transfer"
 
 
-class Inflicted:
-    """One fault on one group: `inject` does it, `restore` undoes it and waits until the group is level again."""
+class Victim(msgspec.Struct, frozen=True):
+    """One process of a group, as it is before the fault."""
 
-    def __init__(self, target: Target, kind: str, actor: str, group: dict[str, Any]) -> None:
-        self.kind, self.actor, self.group = kind, actor, group
-        actors = ACTORS if actor == WHOLE_GROUP else (actor,)
-        self.pids = {} if kind == TRANSFER else {one: int(group["actors"][one]["pid"]) for one in actors}
-        self._target = target
-        self._stopped: set[int] = set()
-        self._injected_at = 0.0
+    group: str
+    actor: str
+    pid: int
 
-    def events(self, run: int, at: float) -> list[Event]:
-        """What the history says of it."""
-        pids = self.pids or {self.actor: int(self.group["actors"][self.actor]["pid"])}
-        return [Fault(at, run, self.kind, one, self.group["name"], pid) for one, pid in pids.items()]
+
+class Fault(Protocol):
+    """One fault: `inject` does it, `lift` undoes it, `recovered` waits until all is well again."""
+
+    kind: str
+    victims: list[Victim]
+    hold_s: float
+    """How long it lasts before it is lifted."""
 
     async def inject(self) -> None:
-        """Do it now; raises DrillError when the process is not there or the conductor refuses."""
-        self._injected_at = time.monotonic()
-        if self.kind == TRANSFER:
-            client = self._target.client(self.group["actors"]["conductor"]["rpc"])
-            try:
-                await client.call("conductor_transferLeader", timeout_s=TRANSFER_S_MAX)
-            except (RpcRefused, RpcUnknown) as error:
-                raise DrillError(f"{self.group['name']} does not hand over: {error}") from None
-            return
-        for pid in self.pids.values():
-            _signal(pid, signal.SIGKILL if self.kind == KILL else signal.SIGSTOP)
+        """Do it now; raises DrillError when it cannot be done."""
+
+    async def lift(self) -> None:
+        """Undo it."""
+
+    async def recovered(self, run: int) -> list[Event]:
+        """Wait until who was hurt is back and level; returns what the history says of it."""
+
+    def abandon(self) -> None:
+        """Undo at once what would outlive the drill, also in the middle; harmless when nothing is to be undone."""
+
+
+def events(fault: Fault, run: int, at: float) -> list[Event]:
+    """What the history says of a fault: one line for each process that is hurt."""
+    return [FaultEvent(at, run, fault.kind, one.actor, one.group, one.pid) for one in fault.victims]
+
+
+def victims(groups: Iterable[dict[str, Any]], actors: Sequence[str]) -> list[Victim]:
+    """These actors of these groups (of endpoints.json)."""
+    return [Victim(group["name"], actor, int(group["actors"][actor]["pid"])) for group in groups for actor in actors]
+
+
+class Signals:
+    """SIGKILL, or SIGSTOP and SIGCONT `hold_s` later."""
+
+    def __init__(self, target: Target, kind: str, hurt: list[Victim], hold_s: float = HANG_S) -> None:
+        self.kind, self.victims = kind, hurt
+        self.hold_s = hold_s if kind == HANG else 0.0
+        self._target = target
+        self._stopped: set[int] = set()
+
+    async def inject(self) -> None:
+        """Signal every victim; raises DrillError when one is not there."""
+        for victim in self.victims:
+            send_signal(victim.pid, signal.SIGKILL if self.kind == KILL else signal.SIGSTOP)
             if self.kind == HANG:
-                self._stopped.add(pid)
+                self._stopped.add(victim.pid)
 
-    async def restore(self, run: int) -> list[Event]:
-        """Undo it and wait for the group; returns what the history says of it."""
-        if self.kind == HANG:
-            await asyncio.sleep(max(0.0, self._injected_at + HANG_S - time.monotonic()))
-            self.wake()
-        events: list[Event] = []
-        for actor, pid in self.pids.items():
-            old_pid = pid if self.kind == KILL else 0
-            back = await self._target.wait_for_actor(self.group["name"], actor, old_pid, RESTORED_S_MAX)
-            events.append(Restored(time.time(), run, back))
-        return events
+    async def lift(self) -> None:
+        """Wake who was stopped; Ray starts the killed again by itself."""
+        self.abandon()
 
-    def wake(self) -> None:
-        """SIGCONT whatever is stopped; also when the drill is given up in the middle."""
+    async def recovered(self, run: int) -> list[Event]:
+        """Wait until every victim is back – killed ones as another process – and its group level with the chain."""
+        old = {victim: victim.pid if self.kind == KILL else 0 for victim in self.victims}
+        return await all_back(self._target, old, run)
+
+    def abandon(self) -> None:
+        """SIGCONT whatever is stopped."""
         while self._stopped:
-            pid = self._stopped.pop()
-            try:
-                os.kill(pid, signal.SIGCONT)
-            except ProcessLookupError:
-                continue  # it was ended and started anew meanwhile
+            with contextlib.suppress(ProcessLookupError):  # it was ended and started anew meanwhile
+                os.kill(self._stopped.pop(), signal.SIGCONT)
 
 
-def _signal(pid: int, number: signal.Signals) -> None:
+class KeptDead:
+    """SIGKILL, and again whenever Ray has started one anew, for `hold_s`: a machine that is gone for a while."""
+
+    kind = DOWN
+
+    def __init__(self, target: Target, hurt: list[Victim], hold_s: float) -> None:
+        self.victims, self.hold_s = hurt, hold_s
+        self._target = target
+        self._last = {victim: 0 for victim in hurt}
+        self._killer: asyncio.Task[None] | None = None
+
+    async def inject(self) -> None:
+        """Kill all, and begin to kill their successors."""
+        self._kill()
+        self._killer = asyncio.create_task(self._keep_killing())
+
+    async def lift(self) -> None:
+        """Let the next ones live; raises what the killing ran into."""
+        if self._killer is not None:
+            self._killer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._killer
+
+    async def recovered(self, run: int) -> list[Event]:
+        """Wait until all are back and level."""
+        return await all_back(self._target, self._last, run)
+
+    def abandon(self) -> None:
+        """Stop killing."""
+        if self._killer is not None:
+            self._killer.cancel()
+
+    async def _keep_killing(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_DEAD_POLL_S)
+            self._kill()
+
+    def _kill(self) -> None:
+        groups = {group["name"]: group for group in self._target.groups()}
+        for victim, last in self._last.items():
+            pid = int(groups[victim.group]["actors"][victim.actor]["pid"] or 0)
+            if pid not in (0, last):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                self._last[victim] = pid
+
+
+class Transfer:
+    """Hand the lead over as an operator does, to whom the conductor chooses or to a named group."""
+
+    kind = TRANSFER
+    hold_s = 0.0
+
+    def __init__(self, target: Target, leader: dict[str, Any]) -> None:
+        self.victims = victims([leader], ["conductor"])
+        self._url = leader["actors"]["conductor"]["rpc"]
+        self._target = target
+
+    async def inject(self) -> None:
+        """conductor_transferLeader; raises DrillError when it is refused."""
+        try:
+            await self._target.client(self._url).call("conductor_transferLeader", timeout_s=TRANSFER_S_MAX)
+        except (RpcRefused, RpcUnknown) as error:
+            raise DrillError(f"{self.victims[0].group} does not hand over: {error}") from None
+
+    async def lift(self) -> None:
+        """Nothing is to be undone."""
+
+    async def recovered(self, run: int) -> list[Event]:
+        """Nobody was hurt."""
+        return [Restored(time.time(), run, 0)]
+
+    def abandon(self) -> None:
+        """Nothing is to be undone."""
+
+
+class Together:
+    """Several faults at the same moment, as one."""
+
+    def __init__(self, faults: Sequence[Fault], kind: str = "") -> None:
+        self.kind = kind or " and ".join(fault.kind for fault in faults)
+        self.victims = [victim for fault in faults for victim in fault.victims]
+        self.hold_s = max(fault.hold_s for fault in faults)
+        self._faults = faults
+
+    async def inject(self) -> None:
+        """Inject all at once."""
+        await asyncio.gather(*(fault.inject() for fault in self._faults))
+
+    async def lift(self) -> None:
+        """Lift all at once."""
+        await asyncio.gather(*(fault.lift() for fault in self._faults))
+
+    async def recovered(self, run: int) -> list[Event]:
+        """Wait for all."""
+        found = await asyncio.gather(*(fault.recovered(run) for fault in self._faults))
+        return [event for one in found for event in one]
+
+    def abandon(self) -> None:
+        """Give all up."""
+        for fault in self._faults:
+            fault.abandon()
+
+
+async def all_back(target: Target, old_pids: dict[Victim, int], run: int) -> list[Event]:
+    """Wait until every victim runs, not as its old pid, and its group is level with the chain."""
+    found: list[Event] = []
+    for victim, old in old_pids.items():
+        back = await target.wait_for_actor(victim.group, victim.actor, old, RESTORED_S_MAX)
+        found.append(Restored(time.time(), run, back))
+    return found
+
+
+def send_signal(pid: int, number: signal.Signals) -> None:
+    """Signal a process; raises DrillError when it is not there."""
     try:
         os.kill(pid, number)
     except ProcessLookupError:

@@ -23,7 +23,7 @@ from websockets.typing import Subprotocol
 from actors.fanout import LinkClientConnection
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from chaos import erc20
-from chaos.history import Event, Preconfirmed, Sent
+from chaos.history import Acknowledged, Event, Included, Preconfirmed, Sent
 from chaos.senders import Senders
 from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.frames import FRAME_SIZE_BYTES_MAX, SUBPROTOCOL, FlashblockFrame, decode_frame
@@ -202,6 +202,7 @@ class Load:
             raw, nonce = sender.sign(to=bytes.fromhex(other.address[2:]), value=1)
         transaction = keccak256(raw)
         trace = self._traces[transaction] = Trace(due)
+        self._tell(Sent(time.time(), _hex(transaction)))
         for _ in range(SEND_TRIES_MAX):
             try:
                 await self._hand_in(raw)
@@ -216,7 +217,7 @@ class Load:
                 return
             trace.sent = time.time()
             self._counts["sent"] += 1
-            self._tell(Sent(trace.sent, _hex(transaction)))
+            self._tell(Acknowledged(trace.sent, _hex(transaction)))
             return
         self._counts["unknown"] += 1
 
@@ -279,6 +280,7 @@ class Load:
             trace = self._traces.get(bytes.fromhex(text[2:]))
             if trace is not None:
                 trace.sealed, trace.number = at, self._sealed_up_to
+                self._tell(Included(at, text, self._sealed_up_to))
 
     async def _settle(self) -> None:
         """Wait, boundedly, until all that was sent is sealed."""

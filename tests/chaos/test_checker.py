@@ -11,13 +11,31 @@ from chaos.checker import (
     GAP,
     LOST_FLASHBLOCK,
     LOST_TRANSACTION,
+    NULL_PENDING,
+    PENDING_AGE_S_MAX,
+    PENDING_DIVERGES,
+    PROMISES,
     REORDERED,
     STALE_EPOCH,
+    STALE_PENDING,
     UNANSWERED,
+    WITHDRAWN,
     check,
 )
-from chaos.history import Fault, GapAnnounced, Link, Preconfirmed, Restored, SealedBlock, Seen, Sent, read, write
-from chaos.leader_drill import Options, Run, judged, percentile
+from chaos.history import (
+    Fault,
+    GapAnnounced,
+    Invalidated,
+    Link,
+    PendingRead,
+    Preconfirmed,
+    Restored,
+    SealedBlock,
+    Seen,
+    Sent,
+    read,
+    write,
+)
 
 BLOCKS, INDICES = 4, 3
 
@@ -174,35 +192,42 @@ def test_a_history_survives_the_disk(tmp_path):
     assert list(read(tmp_path / "history.jsonl")) == history
 
 
-def run(gap_ms):
-    return Run(
-        run=1,
-        fault="kill",
-        actor="conductor",
-        pid=7,
-        leader="s0",
-        new_leader="s1",
-        epoch=2,
-        gap_ms=gap_ms,
-        restored_ms=9.0,
-    )
+def pending(number, count=2, *, latest=1, at=25.0, source="rpc-0"):
+    transactions = () if number is None else sealed(number).transactions[:count]
+    return PendingRead(at, source, latest, number, transactions)
 
 
-def test_the_verdict_needs_every_run_and_no_violation():
-    history = good()
-    passed = judged(Options(count=2), [run(5.0), run(7.0)], check(history), history)
-    assert (passed.verdict, passed.lost, passed.gaps, passed.gap_ms_p50, passed.gap_ms_p99) == ("pass", 0, 0, 5.0, 7.0)
-    assert judged(Options(count=3), [run(5.0)], check(history), history).verdict == "fail"
-    broken = [*history, seen(2, 1, "a")]
-    failed = judged(Options(count=1), [run(5.0)], check(broken), broken)
-    assert (failed.verdict, failed.duplicates) == ("fail", 1)
-    idle = without(history, lambda event: False)
-    idle = [event for event in idle if not isinstance(event, Sent | Preconfirmed)]
-    assert judged(Options(count=1), [run(5.0)], check(idle), idle).verdict == "fail"
+def test_pending_may_show_the_open_block_or_fall_through_to_latest():
+    assert check([*good(), pending(2), pending(2, 6), pending(1, 6), pending(1, 6, at=99.0)]).passed
 
 
-def test_percentiles_are_nearest_rank():
-    values = [float(value) for value in range(1, 101)]
-    assert [percentile(values, p) for p in (50, 90, 99, 100)] == [50.0, 90.0, 99.0, 100.0]
-    assert percentile([3.0], 99) == 3.0
-    assert percentile([], 50) == 0.0
+def test_null_for_pending_is_never_an_answer():
+    assert rules([*good(), pending(None)]) == {NULL_PENDING}
+
+
+def test_pending_behind_latest_is_stale():
+    assert rules([*good(), pending(1, latest=2)]) == {STALE_PENDING}
+
+
+def test_pending_that_stays_behind_the_stream_is_stale():
+    old = [*good(), pending(2, at=30.0 + PENDING_AGE_S_MAX + 0.1)]
+    assert rules(old) == {STALE_PENDING}
+    assert check([*good(), pending(2, at=30.0 + PENDING_AGE_S_MAX - 0.1)]).passed
+    assert check([*good(), pending(1, 6, at=99.0)]).passed  # it fell through, which says so
+
+
+def test_pending_must_be_how_its_block_begins():
+    wrong = PendingRead(25.0, "rpc-0", 1, 2, ("t2.0.1", "t2.0.0"))
+    assert rules([*good(), wrong]) == {PENDING_DIVERGES}
+
+
+def test_what_a_node_takes_back_is_lost():
+    assert rules([*good(), Invalidated(25.0, "rpc-0", 2, ("t2.0.0",))]) == {WITHDRAWN}
+    assert check([*good(), Invalidated(25.0, "rpc-0", 2, ())]).passed
+
+
+def test_every_rule_belongs_to_one_promise():
+    every = [rule for rules_of_one in PROMISES.values() for rule in rules_of_one]
+    assert len(every) == len(set(every))
+    report = check([*good(), pending(None), seen(2, 1, "a")])
+    assert report.broken() == (5, 6)

@@ -1,0 +1,49 @@
+"""The cluster a drill runs on: the named one, the only one running, or one that lives as long as the drill."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from actors.plan import ClusterOptions
+from actors.run_directory import RunDirectory, all_runs
+from actors.starter import start
+from chaos.target import DrillError
+
+OWN_NAME = "drill"
+START_S_MAX = 150.0
+
+
+@contextlib.contextmanager
+def cluster(name: str | None, say: Callable[[str], None]) -> Iterator[RunDirectory]:
+    """The cluster to drill; one of our own is ended afterwards. Raises DrillError when the choice is not clear."""
+    running = [run for run in all_runs() if run.is_running()]
+    names = [run.name for run in running]
+    if name is not None and name not in names:
+        raise DrillError(f"no cluster named {name!r} is running; start one: flashblocks up --name {name}")
+    if name is not None:
+        yield running[names.index(name)]
+    elif len(running) == 1:
+        yield running[0]
+    elif running:
+        raise DrillError(f"several clusters are running; say which with --name: {', '.join(names)}")
+    else:
+        with _own(say) as directory:
+            yield directory
+
+
+@contextlib.contextmanager
+def _own(say: Callable[[str], None]) -> Iterator[RunDirectory]:
+    say("starting a cluster for the drill …")
+    started = start(ClusterOptions(name=OWN_NAME), None, time.time())
+    try:
+        deadline = time.monotonic() + START_S_MAX
+        while not started.directory.endpoints.exists():
+            if started.has_ended() or time.monotonic() > deadline:
+                raise DrillError("the cluster did not start; try `flashblocks up` to see why")
+            time.sleep(0.1)
+        yield started.directory
+    finally:
+        say("ending the drill's cluster …")
+        started.stop()
