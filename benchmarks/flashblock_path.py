@@ -8,10 +8,10 @@ getPayload 50 ms before the timestamp) and a ledger of one node; the wallets (op
 control clock run beside it.  Everything crosses sockets; times are wall-clock on one machine.
 
 Publish delay: arrival at a subscriber of the builder after the schedule's trigger before it; a trigger that passed
-without a flashblock shows as one published fewer.  ``own`` is the delay the builder itself saw, before the socket.  ``control`` is how late a process that does nothing else woke at the same
-triggers: the machine's noise; ``quiet`` counts only triggers at which that was under 2 ms.  Judging: from publication
-until rollup-boost offers the flashblock.  getPayload: as called, and (``own``) inside rollup-boost.  Figures are ms,
-but processor time, which is ms per included transaction.
+without a flashblock shows as one published fewer.  ``own`` is the delay the builder itself saw, before the socket.
+``control`` is how late a process that does nothing else woke at the same triggers: the machine's noise; ``quiet``
+counts only triggers at which that was under 2 ms.  Judging: from publication until rollup-boost offers the flashblock.
+getPayload: as called, and (``own``) inside rollup-boost.  Figures are ms; processor time is ms per transaction.
 """
 
 import argparse
