@@ -175,6 +175,7 @@ class Builder:
         for block in change.added:
             for transaction in block.transactions:
                 self.bundles.landed(transaction.hash)
+                self.source.trace.landed(transaction.hash)
         self.bundles.expire(self.client.chain.head.number)
         head = self.client.chain.head
         self.source.head_moved(head.number, head.hash)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from opentelemetry.trace import SpanKind
 
 from tracing import names
-from tracing.context import FrameContext, TraceRoot, block_root, transaction_root
+from tracing.context import TRACED_TRANSACTIONS_MAX, FrameContext, TraceRoot, block_root, transaction_root
 from tracing.stages import Stages, flashblock_attributes
 from tracing.tracer import Attribute
 
@@ -32,21 +32,38 @@ class _Build:
         self.start, self.end, self.span, self.traced = start, end, span, traced
 
 
+class _Waiting:
+    """A transaction in the pool; `since` is its arrival, or when a flashblock with it was last published."""
+
+    __slots__ = ("since", "traced")
+
+    def __init__(self, since: float) -> None:
+        self.since, self.traced = since, False
+
+
 class BuildTrace:
-    """What one builder records. Bounded: ARRIVALS_MAX transactions wait, the oldest give way."""
+    """What one builder records. Bounded: ARRIVALS_MAX transactions wait, the oldest give way.
+
+    A transaction waits until a block holds it, not until a flashblock does: one that is published too late for its
+    block is committed by nobody, and what it held comes again in the next.
+    """
 
     def __init__(self, stages: Stages, chain_id: int) -> None:
         self._stages, self._chain_id = stages, chain_id
-        self._arrivals: OrderedDict[bytes, float] = OrderedDict()
+        self._arrivals: OrderedDict[bytes, _Waiting] = OrderedDict()
         self._builds: OrderedDict[tuple[bytes, int], _Build] = OrderedDict()
         self._failover_left = 0
 
     def arrived(self, tx_hash: bytes, now: float) -> None:
         """A transaction came from one of ours, who records the root of its trace; others' have no trace."""
         if self._stages.tracer.enabled and tx_hash not in self._arrivals:
-            self._arrivals[tx_hash] = now
+            self._arrivals[tx_hash] = _Waiting(now)
             if len(self._arrivals) > ARRIVALS_MAX:
                 self._arrivals.popitem(last=False)
+
+    def landed(self, tx_hash: bytes) -> None:
+        """A block holds it."""
+        self._arrivals.pop(tx_hash, None)
 
     def took_over(self) -> None:
         """A block that another builder began goes on here."""
@@ -70,32 +87,40 @@ class BuildTrace:
         return FrameContext(span, tuple(traced)).text
 
     def published(self, payload_id: bytes, number: int, index: int, hashes: Sequence[bytes], now: float) -> None:
-        """A built flashblock went out: its transactions have left the pool."""
+        """A built flashblock went out: its transactions have left the pool, for good if it is committed."""
         build = self._builds.pop((payload_id, index), None)
-        arrivals = {tx_hash: self._arrivals.pop(tx_hash, None) for tx_hash in hashes}
-        if self._failover_left and index:
-            self._failover_left -= 1
-        for tx_hash, arrived in arrivals.items():
-            if arrived is not None and build is not None:
-                self._stages.observe(names.POOL, build.start - arrived, transaction_root(tx_hash))
         if build is None:
             return
-        for tx_hash in build.traced:
-            arrived = arrivals.get(tx_hash)
-            if arrived is None:
+        if self._failover_left and index:
+            self._failover_left -= 1
+        traced = frozenset(build.traced)
+        for tx_hash in hashes:
+            waiting = self._arrivals.get(tx_hash)
+            if waiting is None:
                 continue
+            since, waiting.since = waiting.since, now
+            trace, tracer = transaction_root(tx_hash), self._stages.tracer
+            self._stages.observe(names.POOL, build.start - since, trace)
+            if tx_hash not in traced:
+                continue
+            waiting.traced = True
             attributes: dict[str, Attribute] = flashblock_attributes(number, index, payload_id, "ok")
             attributes[names.TX_HASH] = "0x" + tx_hash.hex()
-            trace, tracer = transaction_root(tx_hash), self._stages.tracer
             # One that came while the flashblock was being built has not waited.
-            began = max(arrived, build.start)
-            tracer.span(trace, names.POOL, arrived, began, attributes, kind=SpanKind.CONSUMER)
+            began = max(since, build.start)
+            tracer.span(trace, names.POOL, since, began, attributes, kind=SpanKind.CONSUMER)
             tracer.span(trace, names.INCLUDE, began, now, attributes, links=[build.span])
 
     def _choose(self, hashes: Sequence[bytes], now: float) -> list[bytes]:
-        """Of those with a root: the ones with the smallest hashes, the slow ones; nearly all after a failover."""
-        known = sorted(tx_hash for tx_hash in hashes if tx_hash in self._arrivals)
-        if self._failover_left:
-            return known[:FAILOVER_PER_FLASHBLOCK_MAX]
-        slow = [each for each in known[SAMPLED_PER_FLASHBLOCK_MAX:] if now - self._arrivals[each] > SLOW_POOL_WAIT_S]
-        return known[:SAMPLED_PER_FLASHBLOCK_MAX] + slow[:SLOW_PER_FLASHBLOCK_MAX]
+        """Of those with a root: the ones with the smallest hashes, the slow ones; nearly all after a failover.
+
+        First of all those that have spans already, from a flashblock that came to nothing.
+        """
+        known = sorted(
+            (not waiting.traced, tx_hash) for tx_hash in hashes if (waiting := self._arrivals.get(tx_hash)) is not None
+        )
+        again = sum(not new for new, _ in known)
+        kept = max(again, FAILOVER_PER_FLASHBLOCK_MAX if self._failover_left else SAMPLED_PER_FLASHBLOCK_MAX)
+        chosen, beyond = ([tx_hash for _, tx_hash in part] for part in (known[:kept], known[kept:]))
+        slow = [tx_hash for tx_hash in beyond if now - self._arrivals[tx_hash].since > SLOW_POOL_WAIT_S]
+        return (chosen + slow[:SLOW_PER_FLASHBLOCK_MAX])[:TRACED_TRANSACTIONS_MAX]

@@ -31,6 +31,11 @@ FLASHBLOCKS = Path(sys.executable).with_name("flashblocks")
 TRANSACTION_SERVICES = {"rpc-node", "ingress", "builder", "rollup-boost", "conductor", "websocket-proxy"}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # twenty processes connect once a second
+
+
 class Receiver:
     """An OTLP/HTTP receiver on a free port."""
 
@@ -48,8 +53,7 @@ class Receiver:
 
             def log_message(self, *_: Any) -> None: ...
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -123,12 +127,22 @@ def cluster(receiver: Receiver) -> Iterator[Cluster]:
             directory.rmdir()
 
 
-def arrived(receiver: Receiver, wanted: Callable[[dict[str, list[Span]]], Any], what: str) -> Any:
+def arrived(
+    receiver: Receiver,
+    wanted: Callable[[dict[str, list[Span]]], Any],
+    what: str,
+    why: Callable[[dict[str, list[Span]]], str] = lambda _: "",
+) -> Any:
     deadline = time.monotonic() + ARRIVAL_S_MAX
     while not (found := wanted(receiver.traces())):
-        assert time.monotonic() < deadline, f"{what}: not in what {len(receiver.spans)} spans tell"
+        late = time.monotonic() > deadline
+        assert not late, f"{what}: not in what {len(receiver.spans)} spans tell: {why(receiver.traces())}"
         time.sleep(0.2)
     return found
+
+
+def told(spans: list[Span]) -> str:
+    return "; ".join(f"{span.name} ({span.service} {span.instance}) {span.attributes}" for span in spans)
 
 
 def roots_named(traces: dict[str, list[Span]], name: str) -> list[list[Span]]:
@@ -146,19 +160,28 @@ def test_every_transaction_is_one_unbroken_tree(cluster: Cluster, receiver: Rece
     report = json.loads(cluster.run("load", "--tps", "5", "--duration", "4", "--json"))
     assert report["sealed"] == 20
 
+    def missing(spans: list[Span]) -> set[str]:
+        """A block that the fallback made alone took its transactions from another pool."""
+        streamed = root(spans).attributes[names.OUTCOME] == "ok"  # type: ignore[union-attr]
+        return TRANSACTION_SERVICES - {span.service for span in spans} if streamed else set()
+
     def whole(traces: dict[str, list[Span]]) -> list[list[Span]]:
         found = roots_named(traces, names.SEND)
-        return (
-            found if len(found) >= 20 and all(names_of(spans) >= {names.ADMIT, names.POOL} for spans in found) else []
-        )
+        return found if len(found) >= 20 and not any(map(missing, found)) else []
 
-    trees = arrived(receiver, whole, "twenty traces of transactions")
+    def why(traces: dict[str, list[Span]]) -> str:
+        found = roots_named(traces, names.SEND)
+        rootless = [spans for spans in traces.values() if root(spans) is None and names.TX_HASH in spans[0].attributes]
+        lines = [f"{len(found)} roots of transactions"]
+        lines += [f"without {' and '.join(sorted(missing(spans)))}: {told(spans)}" for spans in found if missing(spans)]
+        lines += [f"without a root: {told(spans)}" for spans in rootless]
+        return "\n".join(lines)
+
+    trees = arrived(receiver, whole, "twenty traces of transactions", why)
     assert len(trees) == 20
     for spans in trees:
         check_tree(spans)
-    complete = [spans for spans in trees if {span.service for span in spans} == TRANSACTION_SERVICES]
-    assert len(complete) >= 18  # one that was in a flashblock nobody committed has its second life in the block
-    include = next(span for span in complete[0] if span.name == names.INCLUDE)
+    include = next(span for spans in trees for span in spans if span.name == names.INCLUDE)
     assert include.links and include.links[0][0] != include.trace_id
     assert include.links[0] in {(span.trace_id, span.span_id) for span in receiver.spans if span.name == names.BUILD}
 

@@ -139,6 +139,38 @@ def test_a_build_that_is_given_up_leaves_its_transactions_waiting():
     assert [span.end for span in rig.spans() if span.name == names.POOL] == [3.0]
 
 
+def test_a_transaction_of_a_flashblock_that_came_to_nothing_is_traced_in_the_next():
+    rig = Rig()
+    builder = BuildTrace(rig.stages, 901)
+    late = HASHES[-1]
+    builder.arrived(late, 1.0)
+    builder.built(PAYLOAD, 7, 10, 2.0, 2.1, [late])
+    builder.published(PAYLOAD, 7, 10, [late], 2.2)  # too late: its block was sealed without it
+    for tx_hash in HASHES:
+        builder.arrived(tx_hash, 2.5)
+    text = builder.built(b"\4" * 8, 8, 1, 2.6, 2.7, HASHES)
+    chosen = parse_frame_context(text).transactions
+    assert chosen == (late, *HASHES[: SAMPLED_PER_FLASHBLOCK_MAX - 1])
+    builder.published(b"\4" * 8, 8, 1, HASHES, 2.8)
+    own = [span for span in rig.spans() if span.trace_id == hex_id(transaction_root(late))]
+    assert [(span.name, span.start, span.end) for span in own] == [
+        (names.POOL, 1.0, 2.0),
+        (names.INCLUDE, 2.0, 2.2),
+        (names.POOL, 2.2, 2.6),
+        (names.INCLUDE, 2.6, 2.8),
+    ]
+
+
+def test_what_a_block_holds_no_longer_waits():
+    rig = Rig()
+    builder = BuildTrace(rig.stages, 901)
+    builder.arrived(HASHES[0], 1.0)
+    builder.landed(HASHES[0])
+    builder.landed(HASHES[0])
+    text = builder.built(PAYLOAD, 7, 1, 2.0, 2.1, HASHES[:1])
+    assert parse_frame_context(text).transactions == ()
+
+
 def test_the_ingress_records_the_root_only_when_no_rpc_node_did():
     rig = Rig()
     ingress = SendTrace(rig.stages, names.ADMIT)
