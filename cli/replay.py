@@ -27,10 +27,12 @@ def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Replay each file; 0 when every hash matches."""
+    """Replay each file; 0 when every hash matches, 1 when one does not or cannot be replayed."""
     from actors.collector import BlockCollector
     from flashblocks.execution.replay import ReplayResult
 
+    if options.sub_blocks < 1:
+        raise CommandError("--sub-blocks must be at least 1", 2)
     traces = _take_over(options.trace_cache)
     results: list[ReplayResult] = []
     with BlockCollector() as collector:  # as in the components: no collector runs within a block
@@ -47,12 +49,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _replay(file: str, options: argparse.Namespace) -> Any:
-    from flashblocks.execution.replay import replay_file
+    from flashblocks.execution.errors import ExecutionError
+    from flashblocks.execution.replay import ReplayResult, replay_file
 
     try:
         return replay_file(file, options.sub_blocks, options.engine, time.process_time)
-    except (OSError, ValueError, KeyError) as error:
-        raise CommandError(f"{file}: {type(error).__name__}: {error}") from None
+    except (OSError, ValueError, ExecutionError) as error:
+        return ReplayResult.failed(file, f"{type(error).__name__}: {error}")
 
 
 def _take_over(directory: Path | None) -> Any:
@@ -72,7 +75,7 @@ class Log:
 
 
 def _row(result: Any) -> dict[str, Any]:
-    return {
+    row = {
         "file": result.file,
         "hash_match": result.hash_match,
         "gas": result.gas,
@@ -81,10 +84,13 @@ def _row(result: Any) -> dict[str, Any]:
         "block_hash": "0x" + result.block_hash.hex(),
         "expected_hash": "0x" + result.expected_hash.hex(),
     }
+    return row if result.error is None else {**row, "error": result.error}
 
 
 def _tell(result: Any) -> None:
-    verdict = "ok      " if result.hash_match else "MISMATCH"
+    verdict = "ok      " if result.hash_match else "MISMATCH" if result.error is None else "FAILED  "
     say(f"{verdict}  {result.gas:>11,} gas  {result.cpu_ms:8.1f} ms  {result.mgas_per_s:6.1f} Mgas/s  {result.file}")
-    if not result.hash_match:
+    if result.error is not None:
+        say(f"          {result.error}")
+    elif not result.hash_match:
         say(f"          got 0x{result.block_hash.hex()}, expected 0x{result.expected_hash.hex()}")

@@ -12,7 +12,7 @@ from flashblocks.execution.header import Header
 from flashblocks.execution.journal import EMPTY_RECORD
 from flashblocks.execution.receipt import Log
 from flashblocks.execution.state import WorldState
-from flashblocks.execution.transact import PRECOMPILE_ADDRESSES, call_unpaid
+from flashblocks.execution.transact import call_unpaid, precompile_addresses
 from flashblocks.execution.transaction import AccessList, Authorization, gas_bounds, unsigned_transaction
 
 GAS_CAP_DEFAULT = 50_000_000  # geth's --rpc.gascap
@@ -90,7 +90,8 @@ def call(
         access_list=access_list,
         authorizations=tuple(authorization_list),
     )
-    outcome = call_unpaid(working, PRECOMPILE_ADDRESSES | {header.fee_recipient}, tx, gas_price)
+    warm = precompile_addresses(environment.rules) | {header.fee_recipient}
+    outcome = call_unpaid(working, warm, tx, gas_price)
     return CallResult(
         outcome.output if outcome.success else b"",
         outcome.gas_used,

@@ -28,7 +28,7 @@ from eth.vm.stack import Stack
 
 from flashblocks.execution import precompiles
 from flashblocks.execution.block_state import BlockState
-from flashblocks.execution.chain_spec import HOLOCENE, ISTHMUS, JOVIAN, Rules
+from flashblocks.execution.chain_spec import ALL_RULES, Rules
 from flashblocks.execution.code import NO_CODE, Code
 from flashblocks.execution.compiler import program
 from flashblocks.execution.compiler.runtime import grow
@@ -447,7 +447,7 @@ def _frame_class(rules: Rules) -> type[Frame]:
     return type(f"{rules.name.capitalize()}Frame", (Frame,), members)
 
 
-FRAME_CLASSES = {rules.name: _frame_class(rules) for rules in (HOLOCENE, ISTHMUS, JOVIAN)}
+FRAME_CLASSES = {rules.name: _frame_class(rules) for rules in ALL_RULES}
 
 
 def frame_class(rules: Rules) -> type[Frame]:

@@ -25,6 +25,7 @@ L1_SIZE_INTERCEPT = 42_585_600
 L1_SIZE_COEFFICIENT = 836_500
 L1_SIZE_MINIMUM = 100_000_000
 MILLION = 10**6
+GAS_ZERO_BYTE, GAS_NONZERO_BYTE = 4, 16
 
 OPERATOR_FEE_SCALAR_UNIT = 10**6  # Isthmus
 OPERATOR_FEE_JOVIAN_FACTOR = 100
@@ -76,11 +77,24 @@ def l1_gas_used(fastlz_size: int) -> int:
 
 def l1_fee(fastlz_size: int, parameters: L1Parameters) -> int:
     """The fee for a transaction's data on L1, in wei (Fjord)."""
-    price = (
-        16 * parameters.base_fee_scalar * parameters.base_fee
-        + parameters.blob_base_fee_scalar * parameters.blob_base_fee
-    )
-    return estimated_l1_size(fastlz_size) * price // (MILLION * MILLION)
+    return estimated_l1_size(fastlz_size) * _l1_price(parameters) // (MILLION * MILLION)
+
+
+def _l1_price(parameters: L1Parameters) -> int:
+    """Wei per sixteenth of a million calldata bytes."""
+    calldata = 16 * parameters.base_fee_scalar * parameters.base_fee
+    return calldata + parameters.blob_base_fee_scalar * parameters.blob_base_fee
+
+
+def calldata_gas(raw: bytes) -> int:
+    """What a transaction's bytes would cost as calldata on L1: the measure of before Fjord."""
+    zeros = raw.count(0)
+    return GAS_ZERO_BYTE * zeros + GAS_NONZERO_BYTE * (len(raw) - zeros)
+
+
+def ecotone_l1_fee(raw: bytes, parameters: L1Parameters) -> int:
+    """The fee for a transaction's data on L1, in wei (Ecotone, before Fjord)."""
+    return calldata_gas(raw) * _l1_price(parameters) // (16 * MILLION)
 
 
 def operator_fee(gas: int, parameters: L1Parameters, rules: Rules) -> int:
@@ -115,8 +129,15 @@ def next_base_fee(spec: ChainSpec, parent: Header) -> int:
 
 
 def decode_extra_data(spec: ChainSpec, header: Header) -> tuple[int, int, int]:
-    """(denominator, elasticity, minimum base fee in wei) out of a header; raises InvalidBlock when they are none."""
+    """(denominator, elasticity, minimum base fee in wei) out of a header; raises InvalidBlock when they are none.
+
+    Before Holocene they are the chain's constants, and the header carries nothing.
+    """
     extra = header.extra_data
+    if not spec.is_holocene(header.timestamp):
+        if extra:
+            raise InvalidBlock(f"extra data 0x{extra.hex()} before Holocene")
+        return spec.eip1559_denominator, spec.eip1559_elasticity, 0
     jovian = spec.is_jovian(header.timestamp)
     size = JOVIAN_EXTRA_DATA_BYTES if jovian else HOLOCENE_EXTRA_DATA_BYTES
     if len(extra) != size or extra[0] != int(jovian):
@@ -129,6 +150,10 @@ def decode_extra_data(spec: ChainSpec, header: Header) -> tuple[int, int, int]:
 
 def encode_extra_data(spec: ChainSpec, timestamp: int, eip1559_params: bytes, min_base_fee: int | None) -> bytes:
     """The header's extra data for payload attributes; all-zero parameters mean the chain's constants."""
+    if not spec.is_holocene(timestamp):
+        if any(eip1559_params) or min_base_fee is not None:
+            raise InvalidAttributes("eip1559Params and minBaseFee before their forks")
+        return b""
     if len(eip1559_params) != 8:
         raise InvalidAttributes("eip1559Params must be 8 bytes since Holocene")
     denominator, elasticity = int.from_bytes(eip1559_params[:4], "big"), int.from_bytes(eip1559_params[4:], "big")

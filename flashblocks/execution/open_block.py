@@ -12,6 +12,7 @@ from flashblocks.execution.errors import InvalidAttributes, InvalidTransaction
 from flashblocks.execution.fees import (
     MESSAGE_PASSER,
     L1Parameters,
+    calldata_gas,
     da_footprint,
     encode_extra_data,
     l1_gas_used,
@@ -22,7 +23,7 @@ from flashblocks.execution.header import EMPTY_REQUESTS_HASH, ZERO_BLOOM, Block,
 from flashblocks.execution.receipt import DEPOSIT_RECEIPT_VERSION, Receipt, bloom_bits
 from flashblocks.execution.state import WorldState
 from flashblocks.execution.system_calls import begin_block
-from flashblocks.execution.transact import PRECOMPILE_ADDRESSES, Outcome, apply_transaction
+from flashblocks.execution.transact import Outcome, apply_transaction, precompile_addresses
 from flashblocks.execution.transaction import Transaction, decode_transaction
 from flashblocks.wire.engine import PayloadAttributes
 
@@ -129,7 +130,7 @@ class OpenBlock:
         block._header = header
         block.parent_hash, block.base_fee, block.number = header.parent_hash, header.base_fee_per_gas, header.number
         block._state = BlockState(state, Environment.of(spec, header, block_hashes))
-        block._warm = PRECOMPILE_ADDRESSES | {header.fee_recipient}
+        block._warm = precompile_addresses(block._state.environment.rules) | {header.fee_recipient}
         block._transactions = []
         block._receipts = []
         block._progress = _Progress()
@@ -355,7 +356,7 @@ def make_receipt(
         contract_address=outcome.contract_address,
         effective_gas_price=outcome.effective_gas_price,
         l1_gas_price=l1.base_fee,
-        l1_gas_used=l1_gas_used(tx.fee_size),
+        l1_gas_used=l1_gas_used(tx.fee_size) if environment.rules.fjord else calldata_gas(tx.raw),
         l1_fee=outcome.l1_fee,
         l1_base_fee_scalar=l1.base_fee_scalar,
         l1_blob_base_fee=l1.blob_base_fee,

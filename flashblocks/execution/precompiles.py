@@ -70,12 +70,13 @@ def address(number: int) -> bytes:
 def table(rules: Rules, native: bool = True) -> dict[bytes, Precompile]:
     """Address → function of every precompile under these rules; without `native`, py-evm's wherever it has one."""
     found: dict[bytes, Precompile] = dict(PRAGUE_PRECOMPILES if rules.isthmus else CANCUN_PRECOMPILES)
-    found[address(P256_VERIFY)] = run_p256
+    if rules.fjord:
+        found[address(P256_VERIFY)] = run_p256
     found[address(MODEXP)] = run_modexp
     found[address(RIPEMD160)] = run_ripemd160
     if native:
         found.update({address(number): function for number, function in _native(rules).items()})
-    limits = dict(GRANITE_LIMITS_BYTES)
+    limits = dict(GRANITE_LIMITS_BYTES) if rules.granite else {}
     if rules.isthmus:
         limits.update(ISTHMUS_LIMITS_BYTES)
     if rules.jovian:

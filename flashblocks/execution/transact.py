@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from flashblocks.execution.block_state import BlockState
+from flashblocks.execution.chain_spec import Rules
 from flashblocks.execution.code import DELEGATION_PREFIX, NO_CODE, Code
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.fees import (
@@ -15,6 +16,7 @@ from flashblocks.execution.fees import (
     L1_FEE_VAULT,
     OPERATOR_FEE_VAULT,
     L1Parameters,
+    ecotone_l1_fee,
     l1_fee,
     operator_fee,
 )
@@ -110,7 +112,9 @@ def _validate(state: BlockState, tx: Transaction, sender: bytes, gas_available: 
 def _apply_paid(state: BlockState, tx: Transaction, sender: bytes, l1: L1Parameters) -> Outcome:
     environment = state.environment
     rules = environment.rules
-    data_fee = l1_fee(tx.fee_size, l1) if l1.base_fee or l1.blob_base_fee else 0
+    data_fee = 0
+    if l1.base_fee or l1.blob_base_fee:
+        data_fee = l1_fee(tx.fee_size, l1) if rules.fjord else ecotone_l1_fee(tx.raw, l1)
     operator_limit = operator_fee(tx.gas_limit, l1, rules)
     nonce, balance, code = state.record(sender) or EMPTY_RECORD
     most = tx.gas_limit * tx.max_fee_per_gas + tx.value + data_fee + operator_limit
@@ -231,6 +235,15 @@ def _execute(state: BlockState, tx: Transaction, sender: bytes, nonce: int, pric
 
 # Precompiles lie at 0x01 to 0x11 and 0x100; a call to any other address without code is a plain transfer.
 PRECOMPILE_ADDRESSES = frozenset(number.to_bytes(20, "big") for number in (*range(1, 0x12), 0x100))
+_SINCE_ISTHMUS = frozenset(number.to_bytes(20, "big") for number in range(0x0B, 0x12))
+_SINCE_FJORD = frozenset([(0x100).to_bytes(20, "big")])
+
+
+def precompile_addresses(rules: Rules) -> frozenset[bytes]:
+    """The precompiles of a fork, which are warm from the start of every transaction (EIP-2929)."""
+    if rules.isthmus:
+        return PRECOMPILE_ADDRESSES
+    return PRECOMPILE_ADDRESSES - _SINCE_ISTHMUS - (frozenset() if rules.fjord else _SINCE_FJORD)
 
 
 def _transfer(state: BlockState, sender: bytes, to: bytes, value: int) -> None:
