@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from actors.join_order import JoinOrder
+from actors.listening import listens
+from actors.placement import EDGE, SEQUENCER
 from actors.plan import GENESIS_FILE, JWT_FILE, LOG_DIRECTORY, ClusterOptions, ComponentPlan
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.wire.keccak import keccak256
@@ -68,10 +73,41 @@ def describe(
     }
 
 
+def describe_hosts(
+    order: JoinOrder,
+    plan: Sequence[ComponentPlan],
+    *,
+    pids: Mapping[str, int],
+    restarts: Mapping[str, int],
+    chain: Mapping[str, Any],
+    alive: Collection[str],
+) -> dict[str, Any]:
+    """The same for a cluster on many hosts: pids are each host's own, 0 where a host does not answer."""
+    placement = order.placement
+    found = describe(order.options, plan, pids=pids, restarts=restarts, data_dir=Path(order.data_dir), chain=chain)
+    return {
+        **found,
+        "hosts": [
+            {
+                "address": address,
+                "for": SEQUENCER if address in placement.groups else EDGE,
+                "alive": address in alive,
+                "instances": list(dict.fromkeys(each.instance for each in plan if each.host == address)),
+            }
+            for address in placement.hosts()
+        ],
+        "keeper": order.keeper_urls(),
+        "listens": [msgspec.to_builtins(each) for each in listens(order, plan)],
+        "ray_address": order.ray_address,
+        "remarks": list(placement.remarks),
+    }
+
+
 def _entry(plan: ComponentPlan, pids: Mapping[str, int], restarts: Mapping[str, int]) -> dict[str, Any]:
     name = {} if plan.component in GROUP_COMPONENTS else {"name": plan.instance}
+    host = {"host": plan.host} if plan.host else {}
     counted = restarts.get(plan.actor_name, 0)
-    return {**name, "pid": pids[plan.actor_name], **plan.addresses, "restarts": counted}
+    return {**name, **host, "pid": pids.get(plan.actor_name, 0), **plan.addresses, "restarts": counted}
 
 
 def checksummed(address: bytes) -> str:

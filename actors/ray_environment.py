@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+TOKEN_PATH_DEFAULT = "~/.ray/auth_token"  # Ray's own
+
+
+def joining_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a program that joins a running Ray: what is set, and token authentication unless refused."""
+    return {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", **environment}
 
 
 def ray_environment(workers: int, token_path: Path) -> dict[str, str]:

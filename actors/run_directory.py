@@ -38,6 +38,8 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str
     temporary_data: bool
     ports: tuple[int, ...]
+    ray_address: str = ""  # of the Ray cluster it lives in; empty: a Ray of its own on this machine
+    keeper_urls: tuple[str, ...] = ()  # on many hosts: where to ask for endpoints.json
 
 
 class AlreadyRunning(Exception):
@@ -70,8 +72,18 @@ class RunDirectory:
         except (OSError, msgspec.DecodeError):
             return None
 
+    def is_joined(self) -> bool:
+        """Whether the cluster lives on many hosts, in a Ray that is not its own."""
+        state = self.read_state()
+        return state is not None and bool(state.ray_address)
+
     def is_running(self) -> bool:
-        """Whether a supervisor or its reaper is alive, asked of the kernel."""
+        """Whether a supervisor or its reaper is alive, asked of the kernel.
+
+        A cluster on many hosts runs until it is ended by command: no process of this machine stands for it.
+        """
+        if self.is_joined():
+            return True
         try:
             descriptor = os.open(self.lock, os.O_RDWR)
         except OSError:
@@ -122,6 +134,9 @@ def claim(name: str) -> Claim:
         except FileNotFoundError:  # the last cluster's reaper is removing the root just now
             continue
         if descriptor is not None:
+            if directory.is_joined():
+                os.close(descriptor)
+                break
             _end_processes(directory)
             _empty(directory)
             return Claim(directory, descriptor)
@@ -151,7 +166,7 @@ def clean_after_crash(directory: RunDirectory) -> int:
 
     Returns how many processes were ended.
     """
-    descriptor = _lock(directory.lock) if directory.path.is_dir() else None
+    descriptor = _lock(directory.lock) if directory.path.is_dir() and not directory.is_joined() else None
     if descriptor is None:
         return 0
     try:

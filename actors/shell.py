@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
+import json
 import os
 import sys
 import threading
@@ -18,6 +20,7 @@ from typing import Any
 
 STATUS_S_MAX = 1.0
 STOP_S_MAX = 5.0
+DELIVERY_POLL_S = 0.1
 RESTART_PAUSE_S = 1.0  # a component that cannot even start is not tried more often than this
 
 
@@ -27,12 +30,21 @@ class ComponentActor:
     The constructor returns at once and never raises: Ray gives an actor whose constructor failed up for good.
     """
 
-    def __init__(self, component: str, settings: dict[str, Any], log_dir: str, log_level: str, note: str) -> None:
+    def __init__(
+        self,
+        component: str,
+        settings: dict[str, Any],
+        log_dir: str,
+        log_level: str,
+        note: str,
+        wait_for: str = "",
+    ) -> None:
         self._component_name = component
         self._note = Path(note)
         self._settings = settings
         self._log_dir = log_dir
         self._log_level = log_level
+        self._wait_for = wait_for
         self._started = threading.Event()
         self._ended = threading.Event()
         self._component: Any = None
@@ -42,8 +54,13 @@ class ComponentActor:
         threading.Thread(target=self._main, name=component, daemon=True).start()
 
     def info(self) -> dict[str, Any]:
-        """``{pid, serving, status}``; status is None until the component serves, or when it does not answer."""
-        return {"pid": os.getpid(), "serving": self._started.is_set(), "status": self._status()}
+        """``{pid, serving, settings, status}``: settings as a digest, status None where there is none (yet)."""
+        return {
+            "pid": os.getpid(),
+            "serving": self._started.is_set(),
+            "settings": settings_digest(self._settings),
+            "status": self._status(),
+        }
 
     def stop(self) -> bool:
         """End the component cleanly; whether it ended in time."""
@@ -73,6 +90,9 @@ class ComponentActor:
         return found
 
     def _main(self) -> None:
+        # On a host that is back its files may have to be delivered again, and Ray may be quicker.
+        while self._wait_for and not os.path.exists(self._wait_for):
+            time.sleep(DELIVERY_POLL_S)
         spare_imports()
         from actors.process import display_name
         from tracing.logs import forward_standard_library, get_logger
@@ -106,6 +126,11 @@ class ComponentActor:
         self._started.set()
         self._write_note()
         log.info("serving", pid=os.getpid(), cpu_s=round(time.process_time(), 3))
+
+
+def settings_digest(settings: dict[str, Any]) -> str:
+    """Tells whether a running actor has the settings it should have."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def note_text(pid: int, serving: bool) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import msgspec
 
 from actors import reaper
 from actors.data_directory import write_secret
+from actors.free_ports import is_free
 from actors.plan import ClusterOptions, ComponentPlan, build_plan
 from actors.ports import ClusterPorts, choose_ports
 from actors.ray_environment import ray_environment
@@ -125,7 +125,7 @@ def _promise_ports(taken: Claim, options: ClusterOptions, data_dir: Path, tempor
             ingresses=options.ingresses,
             usual_first=options.name == ClusterOptions().name,
             taken=ports_of_running_clusters(),
-            is_free=lambda port: _is_free(options.host, port),
+            is_free=lambda port: is_free(options.host, port),
         )
         write_state(taken, data_dir, temporary, ports.every())
     return ports
@@ -209,16 +209,6 @@ def _signal_supervisor(directory: RunDirectory, number: signal.Signals) -> bool:
     # Never signal a stranger that was given the number since: the process must carry the run's marker.
     if state.supervisor_pid in reaper.marked_processes(f"{MARKER_VARIABLE}={state.marker}"):
         os.kill(state.supervisor_pid, number)
-    return True
-
-
-def _is_free(host: str, port: int) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError:
-            return False
     return True
 
 

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 import orjson
@@ -28,6 +28,7 @@ from actors.endpoints import ENDPOINTS_FILE, describe
 from actors.fork_workers import ForkedWorkers
 from actors.operator_config import OPERATOR_CONFIG_FILE, operator_config
 from actors.plan import ComponentPlan
+from actors.progress import Progress
 from actors.reaper import descendants
 from actors.run_directory import RunDirectory, clean_after_crash
 from actors.shell import read_note
@@ -39,19 +40,6 @@ NOTE_POLL_S = 0.05
 RAY_TRIES_MAX = 3
 RAY_PROCESSES = ("raylet", "gcs_server")
 NEED_GENESIS_HASH = ("conductor", "op-node")
-
-
-class Progress:
-    """The events of a start and of a life, one JSON object per line, seconds counted from the user's command."""
-
-    def __init__(self, path: Path, command_at: float) -> None:
-        self._file: BinaryIO = open(path, "ab", buffering=0)  # noqa: SIM115 – open as long as the process
-        self._command_at = command_at
-
-    def tell(self, event: str, **details: Any) -> None:
-        """Append one event."""
-        after_s = round(time.time() - self._command_at, 3)
-        self._file.write(orjson.dumps({"event": event, "after_s": after_s, **details}) + b"\n")
 
 
 class Supervisor:

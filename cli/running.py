@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 from typing import Any
 
 import orjson
 
+from actors.data_directory import write_atomically
 from actors.run_directory import RunDirectory, all_runs
-from cli.output import CommandError
+from cli.output import CommandError, note
 
 DEFAULT_NAME = "default"
+KEEPER_S_MAX = 2.0
 
 
 def add_name(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +40,25 @@ def find(name: str | None) -> RunDirectory:
 
 def endpoints(run: RunDirectory) -> dict[str, Any]:
     """The content of the cluster's ``endpoints.json``; raises `CommandError` while it is still starting."""
-    found = read_endpoints(run)
+    found = _ask_keeper(run) or read_endpoints(run)
     if found is None:
         raise CommandError(f"the cluster {run.name!r} is still starting; try again in a moment")
+    return found
+
+
+def _ask_keeper(run: RunDirectory) -> dict[str, Any] | None:
+    """On many hosts: what the keeper says now, None when nobody answers; kept as a file for those who read that."""
+    state = run.read_state()
+    if state is None or not state.keeper_urls:
+        return None
+    from actors.keeper_client import fetch_first
+
+    content = asyncio.run(fetch_first([f"{url}/{run.endpoints.name}" for url in state.keeper_urls], KEEPER_S_MAX))
+    if content is None:
+        note("the keeper does not answer: process ids and restarts may be old")
+        return None
+    write_atomically(run.endpoints, content)
+    found: dict[str, Any] = orjson.loads(content)
     return found
 
 

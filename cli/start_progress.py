@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from actors.joined_starter import Joined
 from actors.starter import Started
 from cli.output import CommandError
 
@@ -29,6 +30,15 @@ class StartProgress:
         if kind == "starting":
             self._total = event["components"]
             self._show(f"{after}  starting Ray for {self._total} actors")
+        elif kind == "joining":
+            self._show(f"{after}  joining Ray at {event['address']}")
+        elif kind == "placed":
+            self._show(f"{after}  on {len(event['hosts'])} hosts: {', '.join(event['hosts'])}")
+            for remark in event["remarks"]:
+                self._show(f"          {remark}")
+        elif kind == "keeper-up":
+            self._total = event["components"]
+            self._show(f"{after}  the keeper runs on {event['address']}; {self._total} actors to start")
         elif kind == "ray-up":
             self._show(f"{after}  Ray is up")
         elif kind == "ray-again":
@@ -46,7 +56,7 @@ class StartProgress:
         return f"{len(self._up)} of {self._total} components serve"
 
 
-async def events(started: Started) -> AsyncIterator[Mapping[str, Any]]:
+async def events(started: Started | Joined) -> AsyncIterator[Mapping[str, Any]]:
     """The supervisor's events as they are written; raises `CommandError` when it ends."""
     position = 0
     while True:

@@ -12,8 +12,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
+from actors import joined_starter
+from actors.join_order import ORDER_FILE, JoinOrder
+from actors.joined_starter import Joined, NoToken
 from actors.plan import LOG_LEVELS, ClusterOptions, OptionsError
 from actors.ports import NoFreePorts
 from actors.run_directory import AlreadyRunning, RunDirectory
@@ -55,6 +59,15 @@ def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
     parser.add_argument(
         "--detach", action="store_true", help="return when the chain runs; end it with: flashblocks down"
     )
+    parser.add_argument(
+        "--address",
+        metavar="RAY",
+        default=None,
+        help="start on the hosts of a running Ray cluster ('auto' on one of them), not on this machine alone",
+    )
+    parser.add_argument(
+        "--port-offset", type=int, default=0, help="with --address: added to every port, for a second cluster"
+    )
     parser.add_argument("--json", action="store_true", help="print endpoints.json when the chain runs, nothing else")
 
 
@@ -76,8 +89,8 @@ def run(options: argparse.Namespace) -> int:
     if options.otlp is not None:
         os.environ[OTLP_VARIABLE] = options.otlp  # every actor's process inherits it
     try:
-        started = start(wanted, options.data_dir, command_at)
-    except (OptionsError, AlreadyRunning, NoFreePorts, PermissionError) as error:
+        started = _start(wanted, options, command_at)
+    except (OptionsError, AlreadyRunning, NoFreePorts, NoToken, PermissionError) as error:
         raise CommandError(str(error)) from None
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
@@ -89,6 +102,14 @@ def run(options: argparse.Namespace) -> int:
     finally:
         if not started.detached:
             started.stop()
+
+
+def _start(wanted: ClusterOptions, options: argparse.Namespace, command_at: float) -> Started | Joined:
+    if options.address is None:
+        return start(wanted, options.data_dir, command_at)
+    return joined_starter.start(
+        wanted, options.data_dir, command_at, options.address, options.port_offset, options.otlp or ""
+    )
 
 
 def _interrupt(*_: Any) -> None:
@@ -104,7 +125,7 @@ def _process_started_at() -> float:
     return time.time() - (uptime_s - ticks / os.sysconf("SC_CLK_TCK"))
 
 
-async def _live(started: Started, options: argparse.Namespace, command_at: float) -> int:
+async def _live(started: Started | Joined, options: argparse.Namespace, command_at: float) -> int:
     from cli.stream import follow
     from cli.view import StreamView
 
@@ -132,7 +153,7 @@ async def _live(started: Started, options: argparse.Namespace, command_at: float
         following.cancel()
 
 
-async def _until_first_flashblock(started: Started, command_at: float, stream: Any, show: Any) -> float:
+async def _until_first_flashblock(started: Started | Joined, command_at: float, stream: Any, show: Any) -> float:
     """Show the progress until every component serves and a flashblock was seen; returns when that was."""
     from cli.stream import SeenFlashblock, follow
 
@@ -168,6 +189,9 @@ async def _until_first_flashblock(started: Started, command_at: float, stream: A
 
 
 def _stream_urls(directory: RunDirectory) -> list[str]:
+    if directory.is_joined():
+        order = msgspec.json.decode((directory.path / ORDER_FILE).read_bytes(), type=JoinOrder)
+        return [each.addresses["ws"] for each in order.plan() if each.component == "websocket-proxy"]
     plan = orjson.loads(directory.options.read_bytes())["plan"]
     return [each["addresses"]["ws"] for each in plan if each["component"] == "websocket-proxy"]
 
@@ -189,7 +213,7 @@ async def _follow(events: AsyncIterator[Any], stream: Any) -> None:
         stream.add(event)
 
 
-async def _show_until_the_end(started: Started, stream: Any, command_at: float, *, plainly: bool) -> int:
+async def _show_until_the_end(started: Started | Joined, stream: Any, command_at: float, *, plainly: bool) -> int:
     """The live view on a terminal, a line now and then elsewhere; returns when the cluster has ended by itself."""
     from cli.snapshot import Asker
     from cli.view import live, plain

@@ -1,0 +1,173 @@
+"""One host of a cluster on many hosts: its files, the notes of its actors, its processes.
+
+A Ray actor without a component, pinned to its host.  The keeper delivers through it what the host needs – genesis,
+secrets, the order – and learns from it what runs there.  It decides nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from actors.data_directory import CHAIN_FILE
+from actors.endpoints import ENDPOINTS_FILE
+from actors.free_ports import is_free
+from actors.join_order import ORDER_FILE
+from actors.plan import GENESIS_FILE, JWT_FILE, LOG_DIRECTORY, RAFT_PASSWORD_FILE
+from actors.reaper import remove_path
+from actors.run_directory import RunState
+from actors.shell import read_note
+
+DATA_FILES = (GENESIS_FILE, CHAIN_FILE, JWT_FILE, RAFT_PASSWORD_FILE)
+STATE_FILE = "state.json"
+RUN_FILES = (ORDER_FILE, STATE_FILE, ENDPOINTS_FILE)
+NOTES_DIRECTORY = "notes"
+DELIVERED_PREFIX = "delivered-"
+NOTES_POLL_S = 0.1
+PRIVATE_MODE = 0o600
+
+
+class HostReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent says of its host."""
+
+    agent_pid: int
+    delivered: bool
+    actors: dict[str, tuple[int, bool]]
+    """By note name: the pid, 0 when the process is gone, and whether the component serves."""
+
+    def digest(self) -> str:
+        """Changes with whatever is reported."""
+        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
+
+
+class HostAgent:
+    """The agent of one host; made a Ray actor by `actors.joined_cluster`."""
+
+    def __init__(self, run_dir: str, data_dir: str, marker: str) -> None:
+        self._run_dir = Path(run_dir)
+        self._data_dir = Path(data_dir)
+        self._marker = marker
+
+    def prepare(self) -> str:
+        """Make room for this run of the cluster; returns why that cannot be, or nothing.
+
+        What an earlier run of that name left is removed; the data of one with a data directory of its own stay.
+        """
+        try:
+            state = self._read_state()
+            if state is not None and not state.ray_address and state.marker != self._marker:
+                return f"a cluster named {state.name!r} runs on this host by itself; end it there: flashblocks down"
+            if state is not None and state.marker != self._marker:
+                remove_path(str(self._run_dir))
+            for path in (self._run_dir, self._run_dir / NOTES_DIRECTORY):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._run_dir.stat().st_uid != os.getuid() or self._run_dir.stat().st_mode & 0o077:
+                return f"{self._run_dir} must be a directory of user {os.getuid()} alone, with mode 0700"
+            (self._data_dir / LOG_DIRECTORY).mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            return str(error)
+        return ""
+
+    def fetch(self) -> dict[str, bytes]:
+        """What the host has of the files every host needs, by name."""
+        found = {}
+        for directory, names in ((self._data_dir, DATA_FILES), (self._run_dir, (ORDER_FILE,))):
+            for name in names:
+                try:
+                    found[name] = (directory / name).read_bytes()
+                except OSError:
+                    continue
+        return found
+
+    def deliver(self, files: Mapping[str, bytes]) -> None:
+        """Write the files, readable by their owner only, and say that they are there."""
+        reason = self.prepare()
+        if reason:
+            raise RuntimeError(reason)
+        for name, content in files.items():
+            write_private((self._run_dir if name in RUN_FILES else self._data_dir) / name, content)
+        self._delivered.touch()
+
+    def write_endpoints(self, content: bytes) -> None:
+        """The newest ``endpoints.json``, so that commands work on every host of the cluster."""
+        write_private(self._run_dir / ENDPOINTS_FILE, content)
+
+    def busy(self, addresses: Sequence[tuple[str, int]]) -> list[str]:
+        """Those of *addresses* on which nobody can listen any more."""
+        return [f"{host}:{port}" for host, port in addresses if not is_free(host, port)]
+
+    async def look(self, known: str, patience_s: float) -> tuple[str, bytes]:
+        """The digest and the `HostReport` (JSON) as soon as it differs from *known*; at the latest after a while."""
+        deadline = time.monotonic() + patience_s
+        while True:
+            report = self._report()
+            digest = report.digest()
+            if digest != known or time.monotonic() >= deadline:
+                return digest, msgspec.json.encode(report)
+            await asyncio.sleep(NOTES_POLL_S)
+
+    def send_signal(self, pid: int, number: int) -> bool:
+        """Send a signal to the process of one of our actors; False when *pid* is none of them (any more)."""
+        if pid not in {found for found, _ in self._report().actors.values()}:
+            return False
+        os.kill(pid, signal.Signals(number))
+        return True
+
+    def remove(self) -> None:
+        """Remove everything of this run; data in a directory of their own, and its logs, stay."""
+        state = self._read_state()
+        if state is not None and state.marker == self._marker:
+            if not state.temporary_data:
+                (self._data_dir / ENDPOINTS_FILE).unlink(missing_ok=True)
+            remove_path(str(self._run_dir))
+
+    @property
+    def _delivered(self) -> Path:
+        return self._run_dir / delivered_name(self._marker)
+
+    def _report(self) -> HostReport:
+        actors = {}
+        for path in sorted((self._run_dir / NOTES_DIRECTORY).glob("[!.]*")):
+            note = read_note(path)
+            if note is not None:
+                pid, serving = note
+                alive = is_alive(pid)
+                actors[path.name] = (pid if alive else 0, serving and alive)
+        return HostReport(agent_pid=os.getpid(), delivered=self._delivered.exists(), actors=actors)
+
+    def _read_state(self) -> RunState | None:
+        try:
+            return msgspec.json.decode((self._run_dir / STATE_FILE).read_bytes(), type=RunState)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+
+def delivered_name(marker: str) -> str:
+    """The file in the run directory for which the actors of a host wait."""
+    return DELIVERED_PREFIX + marker
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Put *content* at *path* at once, never readable by anybody else."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(fresh, path)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether *pid* is a process that has not ended; a zombie has."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False

@@ -1,0 +1,323 @@
+"""The supervisor of a cluster on many hosts: a component of its own, on an edge host, started again by Ray like others.
+
+It keeps the hosts as the order wants them: every host has an agent and its files, every component an actor with the
+settings of the newest order.  It tells where everything is (``endpoints.json``, over HTTP and as a file on every host).
+Ray starts actors again without it, and no flashblock waits for it: while it is away only the news are late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from actors import data_directory
+from actors.endpoints import describe_hosts
+from actors.host_agent import DATA_FILES, STATE_FILE, HostReport
+from actors.join_order import ORDER_FILE, JoinOrder, newest
+from actors.listening import sockets
+from actors.plan import RAFT_PASSWORD_FILE, ComponentPlan
+from actors.ports import KEEPER_PORT
+from actors.rpc_server import RpcServer
+
+ENDPOINTS_PATH = "/endpoints.json"
+FIRST_ANSWER_S_MAX = 20.0  # how long a new keeper of a running cluster waits for hosts that may be gone
+START_S_MAX = 240.0
+LOOK_PATIENCE_S = 2.0
+SILENT_S_MAX = 5.0  # a host that has not answered for this long is called dead
+RETRY_S = 1.0
+EVENTS_MAX = 2_000
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every option of a keeper; `order` is the first version, the hosts may hold a newer one."""
+
+    name: str = "keeper"
+    group: int = 0
+    data_dir: str = ""
+    log_level: str = "info"
+    order: JoinOrder
+
+
+class CannotStart(Exception):
+    """The cluster cannot be started as ordered; the text says why."""
+
+
+class Keeper:
+    """One keeper; see the module."""
+
+    def __init__(self, settings: Settings, log: Any) -> None:
+        from actors import joined_cluster
+
+        self._ray = joined_cluster
+        self._log = log
+        self._order = settings.order
+        self._events: list[dict[str, Any]] = []
+        self._address = joined_cluster.own_address()
+        self._server = self._make_server()
+        self._agents: dict[str, Any] = {}
+        self._reports: dict[str, HostReport] = {}  # of the hosts that answer
+        self._files: dict[str, bytes] = {}
+        self._chain: dict[str, Any] = {}
+        self._plan: list[ComponentPlan] = []
+        self._pids: dict[str, int] = {}
+        self._serving: set[str] = set()
+        self._restarts: dict[str, int] = {}
+        self._endpoints = b""
+        self._changed = asyncio.Event()
+        self._is_ready = False
+
+    def _make_server(self) -> RpcServer:
+        return RpcServer(
+            self._address,
+            KEEPER_PORT + self._order.port_offset,
+            {},
+            name="keeper",
+            log=self._log,
+            routes=[("GET", ENDPOINTS_PATH, self._answer_endpoints)],
+        )
+
+    async def start(self) -> None:
+        """Serve; the cluster may not be there yet."""
+        await self._server.start()
+
+    async def run(self) -> None:
+        """Start what is not there, then keep it."""
+        try:
+            async with asyncio.timeout(START_S_MAX):
+                await self._establish()
+        except (CannotStart, data_directory.ChainMismatch, TimeoutError) as error:
+            text = str(error) or f"not all hosts answered within {START_S_MAX:.0f} s: {self._silent_hosts()}"
+            self._tell("failed", error=text)
+            await asyncio.Event().wait()  # whoever asked for the cluster reads it and ends us
+        async with asyncio.TaskGroup() as tasks:
+            for address in self._agents:
+                tasks.create_task(self._watch(address))
+            tasks.create_task(self._publish())
+
+    async def close(self) -> None:
+        """Let go of the port."""
+        await self._server.close()
+
+    def status(self) -> dict[str, Any]:
+        """The events so far, for whoever shows the start, and what is known now."""
+        return {
+            "component": "keeper",
+            "pid": os.getpid(),
+            "address": self._address,
+            "order_version": self._order.version,
+            "ready": self._is_ready,
+            "hosts": {address: address in self._reports for address in self._order.placement.hosts()},
+            "events": self._events,
+            "endpoints": self._endpoints.decode(),
+        }
+
+    # Establishing
+
+    async def _establish(self) -> None:
+        """Agents, files, actors: whatever of these is missing."""
+        self._agents = await asyncio.to_thread(self._ensure_agents, self._order)
+        held = await self._first_answers()
+        order = newest([_read_order(files) for files in held.values() if ORDER_FILE in files], self._order.marker)
+        if order is None:
+            await self._check_hosts()
+        elif order.version > self._order.version:
+            self._order = order
+            self._agents = await asyncio.to_thread(self._ensure_agents, order)
+        self._plan = self._order.plan()
+        self._tell("keeper-up", components=len(self._plan), address=self._address)
+        self._files, self._chain = await asyncio.to_thread(complete_files, list(held.values()), self._order)
+        self._tell("chain-prepared", **self._chain)
+        await asyncio.gather(*(self._deliver(address) for address in held))
+        await asyncio.to_thread(self._ray.JoinedCluster(self._order).ensure, self._plan)
+        self._tell("actors-created", actors=len(self._plan))
+
+    def _ensure_agents(self, order: JoinOrder) -> dict[str, Any]:
+        cluster = self._ray.JoinedCluster(order)
+        return {address: cluster.ensure_agent(address) for address in order.placement.hosts()}
+
+    async def _first_answers(self) -> dict[str, dict[str, bytes]]:
+        """What the hosts hold, by address.
+
+        All of them must answer before secrets are made: made twice they would shut hosts out.  Where one of them
+        already has a complete order of this run, the others may be dead.
+        """
+        held: dict[str, dict[str, bytes]] = {}
+
+        async def ask(address: str) -> None:
+            held[address] = await _answer(self._agents[address].fetch.remote())
+            self._tell("host-up", address=address)
+
+        asking = [asyncio.create_task(ask(address)) for address in self._agents]
+        try:
+            waiting: set[asyncio.Task[None]] = set(asking)
+            while waiting:
+                _, waiting = await asyncio.wait(waiting, timeout=FIRST_ANSWER_S_MAX)
+                if any(self._is_of_this_run(files) for files in held.values()):
+                    break
+        finally:
+            for task in asking:
+                task.cancel()
+        return held
+
+    def _is_of_this_run(self, files: Mapping[str, bytes]) -> bool:
+        complete = all(name in files for name in (*DATA_FILES, ORDER_FILE))
+        return complete and _read_order(files).marker == self._order.marker
+
+    async def _check_hosts(self) -> None:
+        """Before the first start: can every host be used, are its ports free?"""
+        wanted: dict[str, list[tuple[str, int]]] = {address: [] for address in self._agents}
+        for each in self._order.plan():
+            wanted[each.host] += sockets(each)
+
+        async def check(address: str) -> list[str]:
+            agent = self._agents[address]
+            reason = await _answer(agent.prepare.remote())
+            busy = await _answer(agent.busy.remote(wanted[address]))
+            return [*([f"{address}: {reason}"] if reason else []), *(f"{each} is taken" for each in busy)]
+
+        found = await asyncio.gather(*(check(address) for address in self._agents))
+        problems = [problem for each in found for problem in each]
+        if problems:
+            raise CannotStart("; ".join(problems) + " (other ports: --port-offset)")
+
+    async def _deliver(self, address: str) -> None:
+        """Give a host everything it needs; the Raft password only where Raft runs."""
+        files = dict(self._files) if address in self._order.placement.groups else _without_password(self._files)
+        files[ORDER_FILE] = msgspec.json.encode(self._order)
+        files[STATE_FILE] = msgspec.json.encode(self._order.state())
+        await _answer(self._agents[address].deliver.remote(files))
+        self._tell("delivered", address=address)
+
+    # Keeping
+
+    async def _watch(self, address: str) -> None:
+        """Follow one host for ever: what runs there, whether it has its files, whether it answers at all."""
+        agent, known, sent, told = self._agents[address], "", b"", False
+        pending: asyncio.Future[Any] | None = None
+        while True:
+            pending = pending or asyncio.wrap_future(agent.look.remote(known, LOOK_PATIENCE_S).future())
+            await asyncio.wait({pending}, timeout=SILENT_S_MAX)
+            try:
+                if not pending.done():
+                    raise TimeoutError("silent")  # the call stays: a host that is back answers it
+                answered, pending = pending, None
+                known, content = answered.result()
+                report = msgspec.json.decode(content, type=HostReport)
+                if not report.delivered:
+                    await self._deliver(address)
+                self._on_report(address, report)
+                told = False
+                if sent != self._endpoints:
+                    sent = self._endpoints
+                    await _answer(agent.write_endpoints.remote(sent))
+            except Exception as error:
+                known = ""
+                self._on_silence(address, error, tell=not told)
+                told = True
+                await asyncio.sleep(RETRY_S)
+
+    def _on_report(self, address: str, report: HostReport) -> None:
+        if address not in self._reports and self._is_ready:
+            self._tell("host-back", address=address)
+        self._reports[address] = report
+        for each in self._plan:
+            if each.host != address:
+                continue
+            name = each.actor_name
+            pid, serving = report.actors.get(each.note_name, (0, False))
+            before = self._pids.get(name, 0)
+            if pid != before:
+                if pid:
+                    self._restarts[name] = self._restarts.get(name, -1) + 1
+                if before and name in self._serving:
+                    self._serving.discard(name)
+                    self._tell("component-ended", component=name, pid=before, host=address)
+                self._pids[name] = pid
+            if serving and name not in self._serving:
+                self._serving.add(name)
+                self._tell("component-up", component=name, pid=pid, host=address)
+        self._changed.set()
+
+    def _on_silence(self, address: str, error: Exception, *, tell: bool) -> None:
+        """A host does not answer: nothing of it is known to run."""
+        self._reports.pop(address, None)
+        for each in self._plan:
+            if each.host == address:
+                self._pids[each.actor_name] = 0
+                self._serving.discard(each.actor_name)
+        if tell:
+            self._tell("host-silent", address=address, error=f"{type(error).__name__}: {str(error)[:200]}")
+        self._changed.set()
+
+    async def _publish(self) -> None:
+        """Write ``endpoints.json`` anew after every change."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if not self._is_ready and len(self._pids) < len(self._plan):
+                continue
+            found = describe_hosts(
+                self._order,
+                self._plan,
+                pids=self._pids,
+                restarts=self._restarts,
+                chain=self._chain,
+                alive=set(self._reports),
+            )
+            self._endpoints = orjson.dumps(found, option=orjson.OPT_INDENT_2)
+            if not self._is_ready and len(self._serving) == len(self._plan):
+                self._is_ready = True
+                self._tell("ready")
+
+    async def _answer_endpoints(self, request: web.Request) -> web.Response:
+        if not self._endpoints:
+            return web.Response(status=503, text="still starting\n")
+        return web.Response(body=self._endpoints, content_type="application/json")
+
+    def _tell(self, event: str, **details: Any) -> None:
+        after_s = round(time.time() - self._order.command_at, 3)
+        self._events.append({"event": event, "after_s": after_s, **details})
+        del self._events[:-EVENTS_MAX]
+        self._log.info(event, **details)
+
+    def _silent_hosts(self) -> str:
+        return ", ".join(address for address in self._agents if address not in self._reports) or "none"
+
+
+async def _answer(reference: Any) -> Any:
+    """The result of a call to an agent, in bounded time once its actor runs."""
+    return await asyncio.wait_for(asyncio.wrap_future(reference.future()), START_S_MAX)
+
+
+def _read_order(files: Mapping[str, bytes]) -> JoinOrder:
+    return msgspec.json.decode(files[ORDER_FILE], type=JoinOrder)
+
+
+def _without_password(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {name: content for name, content in files.items() if name != RAFT_PASSWORD_FILE}
+
+
+def complete_files(held: list[Mapping[str, bytes]], order: JoinOrder) -> tuple[dict[str, bytes], dict[str, Any]]:
+    """Genesis and secrets: those the hosts hold, made new where none holds them; and the chain they are for.
+
+    Raises `actors.data_directory.ChainMismatch` when two hosts hold different ones.
+    """
+    with tempfile.TemporaryDirectory(prefix="flashblocks-") as name:
+        directory = Path(name)
+        for file in DATA_FILES:
+            contents = {files[file] for files in held if file in files}
+            if len(contents) > 1:
+                raise data_directory.ChainMismatch(f"the hosts hold different versions of {file} in {order.data_dir}")
+            for content in contents:
+                (directory / file).write_bytes(content)
+        chain = data_directory.prepare(directory, order.options, int(time.time()))
+        return {file: (directory / file).read_bytes() for file in DATA_FILES}, chain
