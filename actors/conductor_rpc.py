@@ -16,6 +16,7 @@ from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.hexadecimal import data, quantity
 from flashblocks.wire.jsonrpc import SERVER_ERROR, RpcError
 from raft.commands import Accepted, Reason, Refused
+from raft.membership import MemberChange
 
 if TYPE_CHECKING:
     from actors.conductor import Conductor
@@ -23,9 +24,8 @@ if TYPE_CHECKING:
 PROXY_S_MAX = 5.0
 DIAL_S_MAX = 5.0
 PAUSE_S_MAX = 5.0
-MEMBERSHIP_VERSION = 1
-"""The membership never changes, so its version does not either."""
-
+MEMBERSHIP_S_MAX = 5.0
+NO_NONVOTERS = "this cluster has no members without a vote: PySyncObj replicates to voters only"
 NOT_LEADER = "node is not the leader"
 LEADERSHIP_LOST = "leadership lost while committing log"
 REFUSING = "refusing to proxy request to non-leader sequencer"
@@ -60,8 +60,8 @@ class ConductorRpc:
             "leader": self.leader,
             "leaderWithID": self.leader_with_id,
             "addServerAsVoter": self.add_server,
-            "addServerAsNonvoter": self.add_server,
-            "demoteVoter": self.remove_server,
+            "addServerAsNonvoter": self.add_nonvoter,
+            "demoteVoter": self.demote_voter,
             "removeServer": self.remove_server,
             "transferLeader": self.transfer_leader,
             "transferLeaderToServer": self.transfer_leader_to_server,
@@ -145,7 +145,7 @@ class ConductorRpc:
         leader = self._conductor.raft.leader()
         if leader is None:
             return {"id": "", "addr": "", "suffrage": 0}
-        return {"id": leader, "addr": self._conductor.settings.raft_peers.get(leader, ""), "suffrage": 0}
+        return {"id": leader, "addr": self._addresses().get(leader, ""), "suffrage": 0}
 
     async def transfer_leader(self) -> None:
         """Hand leadership to the fittest voter; nothing to do for a follower."""
@@ -153,7 +153,7 @@ class ConductorRpc:
 
     async def transfer_leader_to_server(self, server_id: str, addr: str) -> None:
         """Hand leadership to that member."""
-        peers = self._conductor.settings.raft_peers
+        peers = self._addresses()
         if not self._conductor.raft.is_leader:
             raise RpcError(SERVER_ERROR, NOT_LEADER)
         if peers.get(server_id) is None or (addr and peers[server_id] != addr):
@@ -169,33 +169,53 @@ class ConductorRpc:
 
     # Membership
 
+    def _addresses(self) -> dict[str, str]:
+        return {member.id: member.address for member in self._conductor.raft.members()}
+
     async def cluster_membership(self) -> dict[str, Any]:
-        """All members; every one of them votes."""
-        members = self._conductor.raft.members()
-        servers = [{"id": member.id, "addr": member.address, "suffrage": 0} for member in members]
-        return {"servers": servers, "version": MEMBERSHIP_VERSION}
+        """All members; every one of them votes. The version grows with every change."""
+        servers = [{"id": name, "addr": addr, "suffrage": 0} for name, addr in self._addresses().items()]
+        return {"servers": servers, "version": self._conductor.raft.membership_version}
 
     async def add_server(self, server_id: str, addr: str, version: int = 0) -> None:
-        """Refused with a reason, unless it is a member already; the address is dialled first, as upstream does."""
+        """Add a voter, whose conductor must be up (upstream dials first, too); a member already there is a success."""
         await self._dial(addr)
         self._check_change(version)
-        if self._conductor.settings.raft_peers.get(server_id) == addr:
-            return
-        raise RpcError(SERVER_ERROR, f"the membership of this cluster is fixed: cannot add {server_id} at {addr}")
+        if self._addresses().get(server_id) != addr:
+            await self._change(MemberChange(str(server_id), str(addr)))
 
     async def remove_server(self, server_id: str, version: int = 0) -> None:
-        """Refused with a reason, except for what is no member."""
+        """Remove a member other than the leader; what is no member is a success."""
         self._check_change(version)
-        if server_id in self._conductor.settings.raft_peers:
-            raise RpcError(
-                SERVER_ERROR, f"the membership of this cluster is fixed: cannot change or remove {server_id}"
-            )
+        if server_id in self._addresses():
+            await self._change(MemberChange(server_id, None))
+
+    async def add_nonvoter(self, server_id: str, addr: str, version: int = 0) -> None:
+        """Refused with the reason."""
+        raise RpcError(SERVER_ERROR, f"cannot add {server_id} at {addr}: {NO_NONVOTERS}")
+
+    async def demote_voter(self, server_id: str, version: int = 0) -> None:
+        """Refused with the reason."""
+        raise RpcError(SERVER_ERROR, f"cannot demote {server_id}: {NO_NONVOTERS}")
 
     def _check_change(self, version: int) -> None:
-        if not self._conductor.raft.is_leader:
+        raft = self._conductor.raft
+        if not raft.is_leader:
             raise RpcError(SERVER_ERROR, NOT_LEADER)
-        if version not in (0, MEMBERSHIP_VERSION):
-            raise RpcError(SERVER_ERROR, f"configuration changed since {version} (latest is {MEMBERSHIP_VERSION})")
+        latest = raft.membership_version
+        if version not in (0, latest):
+            raise RpcError(SERVER_ERROR, f"configuration changed since {version} (latest is {latest})")
+
+    async def _change(self, change: MemberChange) -> None:
+        conductor = self._conductor
+        outcome = await conductor.raft.change_member(change, MEMBERSHIP_S_MAX)
+        conductor.log.warning("membership", node=change.node, address=change.address, outcome=str(outcome))
+        if isinstance(outcome, Refused):
+            text = NOT_LEADER if outcome.reason is Reason.NOT_LEADER else outcome.detail
+            raise RpcError(SERVER_ERROR, text)
+        if outcome is not None:
+            text = "timed out enqueuing operation" if outcome.reason == "timeout" else LEADERSHIP_LOST
+            raise RpcError(SERVER_ERROR, text)
 
     @staticmethod
     async def _dial(addr: str) -> None:

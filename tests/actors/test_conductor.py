@@ -185,8 +185,10 @@ async def test_the_operators_rpc_has_upstreams_names_and_shapes(tmp_path: Path) 
                 await at_follower.call(method, *params)
         with pytest.raises(RpcRefused, match="node is not the leader"):
             await at_follower.call("conductor_transferLeaderToServer", leader.name, "")
-        with pytest.raises(RpcRefused, match="membership of this cluster is fixed"):
-            await at_leader.call("conductor_removeServer", follower.name, 0)
+        with pytest.raises(RpcRefused, match="transfer leadership first"):
+            await at_leader.call("conductor_removeServer", leader.name, 0)
+        with pytest.raises(RpcRefused, match="node is not the leader"):
+            await at_follower.call("conductor_removeServer", leader.name, 0)
         with pytest.raises(RpcRefused, match="configuration changed since"):
             await at_leader.call("conductor_removeServer", follower.name, 7)
         with pytest.raises(RpcRefused, match="failed to dial server"):

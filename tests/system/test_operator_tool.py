@@ -131,10 +131,22 @@ def test_set_rollup_boost_mode(network: Network) -> None:
     assert other.boost("setExecutionMode", "enabled") == {"execution_mode": "enabled"}
 
 
-def test_membership_is_confirmed_and_not_changed(network: Network) -> None:
+def test_update_cluster_membership_and_remove_server(network: Network) -> None:
     leader = leading(network)
     for each in network.sequencers:
-        leader.conductor("addServerAsVoter", each.name, each.raft_addr, 0)
-    with pytest.raises(Refused, match="membership of this cluster is fixed"):
-        leader.conductor("removeServer", network.sequencers[0].name, 0)
-    assert len(leader.conductor("clusterMembership")["servers"]) == len(network.sequencers)
+        leader.conductor("addServerAsVoter", each.name, each.raft_addr, 0)  # all there: nothing to do
+    assert leader.conductor("clusterMembership")["version"] == 1
+    with pytest.raises(Refused, match="transfer leadership first"):
+        leader.conductor("removeServer", leader.name, 0)
+    with pytest.raises(Refused, match="no members without a vote"):
+        leader.conductor("addServerAsNonvoter", "newcomer", network.sequencers[0].raft_addr, 0)
+
+    removed = fit(network, leader)
+    leader.conductor("removeServer", removed.name, 0)
+    left = leader.conductor("clusterMembership")
+    assert (len(left["servers"]), left["version"]) == (len(network.sequencers) - 1, 2)
+    with pytest.raises(Refused, match="configuration changed since 1"):
+        leader.conductor("addServerAsVoter", removed.name, removed.raft_addr, 1)
+    leader.conductor("addServerAsVoter", removed.name, removed.raft_addr, 2)
+    grows(network)  # the one that was away, too
+    assert len(removed.conductor("clusterMembership")["servers"]) == len(network.sequencers)
