@@ -113,7 +113,7 @@ class PlainBuild:
         per_transaction, per_block = self.client.max_da_size
         if not per_transaction and not per_block:
             return True
-        size = l1_gas_used(tx.fastlz_size) // L1_GAS_PER_BYTE
+        size = l1_gas_used(tx.fee_size) // L1_GAS_PER_BYTE
         return (not per_transaction or size <= per_transaction) and (
             not per_block or self.block.da_size + size <= per_block
         )

@@ -35,7 +35,7 @@ class PoolHead(msgspec.Struct, frozen=True):
         """The most the transaction can take from its sender, in wei: gas, value, L1 data fee and operator fee."""
         rollup = operator_fee(tx.gas_limit, self.l1, self.rules)
         if self.l1.base_fee or self.l1.blob_base_fee:
-            rollup += l1_fee(tx.fastlz_size, self.l1)
+            rollup += l1_fee(tx.fee_size, self.l1)
         return tx.gas_limit * tx.max_fee_per_gas + tx.value + rollup
 
 
