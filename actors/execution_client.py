@@ -121,7 +121,7 @@ class ExecutionClient:
         intake = PoolIntake(
             self.pool,
             self.recover,
-            lambda tx_hash: self.on_submitted(tx_hash),
+            self._submitted,
             believes=options.believes_senders,
         )
         self.engine = EngineApi(self)
@@ -210,6 +210,9 @@ class ExecutionClient:
         self.pool.add(tx, time.time())
         self.on_submitted(tx.hash)
         return tx.hash
+
+    def _submitted(self, tx_hash: bytes) -> None:
+        self.on_submitted(tx_hash)
 
     async def recover(self, transactions: Sequence[Transaction]) -> None:
         """Recover senders on another thread; raises InvalidTransaction for the first signature that is none."""

@@ -39,11 +39,37 @@ RETRY_S_FIRST = 0.05
 RETRY_S_MAX = 0.5
 STEADY_AFTER_S = 1.0
 UNANSWERED_MAX = 8_192  # per link, at either end
+UNANSWERED = Outcome(0)
 BUSY = f"busy: {UNANSWERED_MAX} transactions of this link are not answered yet"
+
+Transfer = tuple[bytes, bytes, str, bool]
+"""The bytes of a transaction, its sender where known, the wallet's address where known, whether it is traced."""
 
 Take = Callable[[tuple[Handed, ...], bool, Callable[[Sequence[Outcome]], None]], Awaitable[None]]
 """Takes one message: the transactions, whether claimed senders may be believed, and where to answer (bounded by what
 was asked). It returns when it has begun with all of them, in order."""
+
+
+class _Asked:
+    """Transactions that were handed over together, until the last of them is answered."""
+
+    __slots__ = ("answered", "left", "outcomes")
+
+    def __init__(self, count: int) -> None:
+        self.left = count
+        self.outcomes: list[Outcome] = [UNANSWERED] * count
+        self.answered: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
+
+    def answer(self, position: int, outcome: Outcome) -> None:
+        self.outcomes[position] = outcome
+        self.left -= 1
+        if not self.left and not self.answered.done():
+            self.answered.set_result(self.outcomes)
+
+    def lose(self, reason: str) -> None:
+        if not self.answered.done():
+            self.answered.set_exception(RpcUnknown(reason))
+            self.answered.exception()  # nobody need be waiting any more
 
 
 class HandoverClient:
@@ -53,7 +79,7 @@ class HandoverClient:
         self.url = url
         self._on_change, self._secret = on_change, secret
         self._numbers = itertools.count(1)
-        self._unanswered: dict[int, asyncio.Future[Outcome]] = {}
+        self._unanswered: dict[int, tuple[_Asked, int]] = {}
         self._queued: list[Handed] = []
         self._websocket: aiohttp.ClientWebSocketResponse | None = None
         self._task: asyncio.Task[None] | None = None
@@ -77,24 +103,23 @@ class HandoverClient:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._task = self._writing = None
 
-    def hand_over(
-        self, raw: bytes, *, sender: bytes = b"", caller: str = "", traced: bool = False
-    ) -> asyncio.Future[Outcome]:
-        """Send one transaction with the next message; the future raises RpcUnknown when the link is lost first.
+    def hand_over(self, transfers: Sequence[Transfer]) -> asyncio.Future[list[Outcome]]:
+        """Send with the next message; the outcomes in the same order, or RpcUnknown when the link is lost first.
 
         Raises RpcUnknown at once when there is no link, or too much on it already.
         """
         if not self.connected:
             raise RpcUnknown(f"{self.url}: no link")
-        if len(self._unanswered) >= UNANSWERED_MAX:
+        if len(self._unanswered) + len(transfers) > UNANSWERED_MAX:
             raise RpcUnknown(f"{self.url}: {BUSY}")
-        handed = Handed(next(self._numbers), raw, sender, caller, traced)
-        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._unanswered[handed.number] = answer
-        self._queued.append(handed)
+        asked = _Asked(len(transfers))
+        for position, transfer in enumerate(transfers):
+            number = next(self._numbers)
+            self._unanswered[number] = (asked, position)
+            self._queued.append(Handed(number, *transfer))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write())
-        return answer
+        return asked.answered
 
     async def cut(self) -> None:
         """Give this connection up: its peer does not answer. Another one is made."""
@@ -152,15 +177,13 @@ class HandoverClient:
     def _answer(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             waiting = self._unanswered.pop(outcome.number, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(outcome)
+            if waiting is not None:
+                waiting[0].answer(waiting[1], outcome)
 
     def _lose_all(self) -> None:
         lost, self._unanswered = self._unanswered, {}
-        for waiting in lost.values():
-            if not waiting.done():
-                waiting.set_exception(RpcUnknown(f"{self.url}: link lost"))
-                waiting.exception()  # nobody need be waiting any more
+        for asked, _ in lost.values():
+            asked.lose(f"{self.url}: link lost")
 
 
 class HandoverPort:

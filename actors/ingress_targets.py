@@ -64,18 +64,16 @@ class PoolTarget:
         self._on_change(up)
 
     async def _over_link(self, transactions: Sequence[Transaction]) -> dict[bytes, Answer]:
-        asked = {tx.hash: self._link.hand_over(tx.raw, sender=tx.sender, traced=True) for tx in transactions}
-        _, pending = await asyncio.wait(asked.values(), timeout=ANSWER_S_MAX)
-        if pending:
-            await self._link.cut()  # which ends the waiting for all of them
-        answers: dict[bytes, Answer] = {}
-        for tx_hash, asking in asked.items():
-            if asking.done() and asking.exception() is None:
-                outcome = asking.result()
-                answers[tx_hash] = None if outcome.code == TAKEN else Refusal(outcome.code, outcome.message)
-        if not answers:
-            raise RpcUnknown(f"{self.url}: no answer")
-        return answers
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                outcomes = await self._link.hand_over([(tx.raw, tx.sender, "", True) for tx in transactions])
+        except TimeoutError:
+            await self._link.cut()
+            raise RpcUnknown(f"{self.url}: no answer") from None
+        return {
+            tx.hash: None if outcome.code == TAKEN else Refusal(outcome.code, outcome.message)
+            for tx, outcome in zip(transactions, outcomes, strict=True)
+        }
 
     async def _over_rpc(self, transactions: Sequence[Transaction]) -> dict[bytes, Answer]:
         # Says to the pool that these have a trace. A batch has many: each has its own, derived from its hash.

@@ -48,9 +48,12 @@ class PoolIntake:
                 await self._recover(strangers)
             except InvalidTransaction:
                 pass  # each is asked again below, and the bad one answers for itself
+        # Says to the hooks that these have a trace: each has its own, derived from its hash.
+        traced = next((transaction_root(tx.hash) for tx in decoded if isinstance(tx, Transaction)), None)
+        CALLER.set(CALLER.get()._replace(traceparent=traced.traceparent if traced and handed[0].traced else ""))
         outcomes, paused = [], time.perf_counter()
         for each, tx in zip(handed, decoded, strict=True):
-            refusal = tx if isinstance(tx, str) else self._add(tx, each.traced)
+            refusal = tx if isinstance(tx, str) else self._add(tx)
             outcomes.append(Outcome(each.number) if refusal is None else Outcome(each.number, SERVER_ERROR, refusal))
             if time.perf_counter() - paused > SLICE_S:
                 await asyncio.sleep(0)
@@ -70,12 +73,11 @@ class PoolIntake:
             claim_sender(tx, handed.sender)
         return tx
 
-    def _add(self, tx: Transaction, traced: bool) -> str | None:
+    def _add(self, tx: Transaction) -> str | None:
         """Why the pool refuses it, or None."""
         try:
             self._pool.add(tx, time.time())
         except InvalidTransaction as error:
             return str(error)
-        CALLER.set(CALLER.get()._replace(traceparent=transaction_root(tx.hash).traceparent if traced else ""))
         self._on_submitted(tx.hash)
         return None

@@ -32,8 +32,15 @@ class RpcUnknown(Exception):
 class RpcClient:
     """Calls one server over keep-alive HTTP; a JWT secret gives every request a fresh token."""
 
-    def __init__(self, url: str, *, jwt_secret: bytes | None = None, timeout_s: float = 10.0) -> None:
-        self.url, self.timeout_s = url, timeout_s
+    def __init__(
+        self,
+        url: str,
+        *,
+        jwt_secret: bytes | None = None,
+        timeout_s: float = 10.0,
+        connections_max: int = CONNECTIONS_MAX,
+    ) -> None:
+        self.url, self.timeout_s, self.connections_max = url, timeout_s, connections_max
         self._secret = jwt_secret
         self._ids = itertools.count(1)
         self._session: aiohttp.ClientSession | None = None
@@ -97,7 +104,7 @@ class RpcClient:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS_MAX, keepalive_timeout=KEEPALIVE_S)
+            connector = aiohttp.TCPConnector(limit=self.connections_max, keepalive_timeout=KEEPALIVE_S)
             self._session = aiohttp.ClientSession(connector=connector, auto_decompress=True)
         return self._session
 

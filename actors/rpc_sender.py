@@ -168,7 +168,7 @@ class RpcSender:
             return
         try:
             async with asyncio.timeout(INGRESS_ANSWER_S_MAX):
-                outcome = await link.hand_over(transaction.raw, caller=origin, traced=True)
+                (outcome,) = await link.hand_over([(transaction.raw, b"", origin, True)])
         except TimeoutError:
             raise RpcUnknown(f"{ingress.url}: no answer") from None
         if outcome.code != TAKEN:

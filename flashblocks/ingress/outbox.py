@@ -17,7 +17,7 @@ from flashblocks.ingress.admission import most_it_takes, outbids
 
 TRANSACTIONS_MAX = 20_000
 PER_SENDER_MAX = 1_024
-BATCH_TRANSACTIONS_MAX = 100
+BATCH_TRANSACTIONS_MAX = 256
 RESEND_AFTER_S = 4.0
 UNKNOWN_RETRY_S = 0.2
 PACE_S = 0.02  # between two batches to one target: nothing when it is quiet, fewer and larger requests under load

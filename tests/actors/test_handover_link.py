@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 import structlog
 
-from actors.handover_link import UNANSWERED_MAX, HandoverClient, HandoverPort
+from actors.handover_link import UNANSWERED_MAX, HandoverClient, HandoverPort, Transfer
 from actors.rpc_client import RpcUnknown
 from actors.rpc_server import RpcServer
 from flashblocks.ingress.handover import PATH, Handed, Outcome
@@ -16,6 +16,10 @@ from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED
 
 LOG = structlog.get_logger()
 SECRET = secrets.token_bytes(32)
+
+
+def transfer(raw: bytes = b"raw") -> Transfer:
+    return raw, b"\x11" * 20, "", False
 
 
 class Taker:
@@ -84,8 +88,12 @@ class Giver:
 async def test_what_is_handed_over_in_one_turn_is_one_message_each_answered(server: RpcServer, taker: Taker) -> None:
     async with Giver(server.url) as giver:
         await giver.told(True)
-        asked = [giver.client.hand_over(raw, sender=b"\x11" * 20) for raw in (b"one", b"bad", b"three")]
-        outcomes = await asyncio.wait_for(asyncio.gather(*asked), 10)
+        asked = [
+            giver.client.hand_over([transfer(b"one"), transfer(b"bad")]),
+            giver.client.hand_over([transfer(b"three")]),
+        ]
+        first, last = await asyncio.wait_for(asyncio.gather(*asked), 10)
+        outcomes = [*first, *last]
     assert [(each.code, each.message) for each in outcomes] == [(0, ""), (-32000, "bad"), (0, "")]
     assert [[each.raw for each in message] for message in taker.messages] == [[b"one", b"bad", b"three"]]
     assert taker.trusted == [True]
@@ -97,7 +105,7 @@ async def test_senders_are_believed_only_where_the_token_is_right(secret: bytes 
     server = await serving(taker, secret)
     async with Giver(server.url, None if secret else SECRET) as giver:
         await giver.told(True)
-        await asyncio.wait_for(giver.client.hand_over(b"raw", sender=b"\x11" * 20), 10)
+        await asyncio.wait_for(giver.client.hand_over([transfer()]), 10)
     assert taker.trusted == [False]
     await server.close()
 
@@ -123,7 +131,7 @@ async def test_when_the_peer_dies_what_is_not_answered_is_unknown_and_the_link_c
     server = await serving(taker)
     async with Giver(server.url) as giver:
         await giver.told(True)
-        asked = giver.client.hand_over(b"raw")
+        asked = giver.client.hand_over([transfer()])
         async with asyncio.timeout(10):
             while not taker.messages:  # noqa: ASYNC110 – a fact of the other end, there is no event
                 await asyncio.sleep(0.01)
@@ -132,10 +140,10 @@ async def test_when_the_peer_dies_what_is_not_answered_is_unknown_and_the_link_c
             await asyncio.wait_for(asked, 10)
         await giver.told(False)
         with pytest.raises(RpcUnknown, match="no link"):
-            giver.client.hand_over(b"raw")
+            giver.client.hand_over([transfer()])
         again = await serving(Taker(), port=server.port)
         await giver.told(True)
-        assert (await asyncio.wait_for(giver.client.hand_over(b"raw"), 10)).code == 0
+        assert [each.code for each in await asyncio.wait_for(giver.client.hand_over([transfer()]), 10)] == [0]
     await again.close()
 
 
@@ -149,7 +157,7 @@ async def test_a_peer_without_the_path_is_never_connected() -> None:
     async with Giver(server.url) as giver:
         assert not giver.client.connected
         with pytest.raises(RpcUnknown, match="no link"):
-            giver.client.hand_over(b"raw")
+            giver.client.hand_over([transfer()])
     await server.close()
 
 
@@ -158,18 +166,18 @@ async def test_at_most_so_many_are_unanswered_at_either_end() -> None:
     server = await serving(taker)
     async with Giver(server.url) as giver:
         await giver.told(True)
-        asked = [giver.client.hand_over(b"raw") for _ in range(UNANSWERED_MAX)]
+        asked = [giver.client.hand_over([transfer()]) for _ in range(UNANSWERED_MAX)]
         with pytest.raises(RpcUnknown, match="busy"):
-            giver.client.hand_over(b"one too many")
+            giver.client.hand_over([transfer(b"one too many")])
         async with asyncio.timeout(20):
             while taker.count() < UNANSWERED_MAX:  # noqa: ASYNC110 – a fact of the other end, there is no event
                 await asyncio.sleep(0.01)
         # A giver that keeps to no bound is refused at the other end.
         giver.client._unanswered = dict(list(giver.client._unanswered.items())[1:])
-        beyond = giver.client.hand_over(b"one too many")
-        assert (await asyncio.wait_for(beyond, 10)).code == LIMIT_EXCEEDED
+        beyond = giver.client.hand_over([transfer(b"one too many")])
+        assert (await asyncio.wait_for(beyond, 10))[0].code == LIMIT_EXCEEDED
         for answer in taker.late:
             answer()
         outcomes = await asyncio.wait_for(asyncio.gather(*asked[1:]), 20)
-    assert {each.code for each in outcomes} == {0}
+    assert {each.code for (each,) in outcomes} == {0}
     await server.close()
