@@ -23,11 +23,20 @@ from flashblocks.wire.frames import (
     RefusedFrame,
     SealedFrame,
 )
-from raft.commands import Accepted, Append, Appended, Claimed, Event, Refused, Restored, Sealed
+from raft.commands import (
+    TRACE_CONTEXT_CHARACTERS_MAX,
+    Accepted,
+    Append,
+    Appended,
+    Claimed,
+    Event,
+    Refused,
+    Restored,
+    Sealed,
+)
 from raft.node import RaftNode
 
 APPEND_S_MAX = 2.0
-TRACEPARENTS_MAX = 1024
 
 
 class Stream:
@@ -43,7 +52,6 @@ class Stream:
         self._server: FrameServer | None = None
         self._boost: FrameClient | None = None
         self._offers: set[asyncio.Task[None]] = set()
-        self._traceparents: dict[tuple[int, int], str] = {}
         self._behind = True
 
     def bind(self, server: FrameServer, boost: FrameClient) -> None:
@@ -93,7 +101,7 @@ class Stream:
             event.parent_hash,
             event.block_hash,
             event.digest,
-            self._traceparents.pop((event.number, event.index), ""),
+            event.traceparent,
             event.body,
         )
         began, published = time.time(), self.publisher.publishes(event.epoch, event.node)
@@ -124,10 +132,6 @@ class Stream:
         task.add_done_callback(self._offers.discard)
 
     async def _propose(self, frame: FlashblockFrame, epoch: int) -> None:
-        if frame.traceparent:
-            self._traceparents[frame.key] = frame.traceparent
-            if len(self._traceparents) > TRACEPARENTS_MAX:
-                del self._traceparents[next(iter(self._traceparents))]
         command = Append(
             epoch=epoch,
             node=self._node,
@@ -138,11 +142,11 @@ class Stream:
             block_hash=frame.block_hash,
             digest=frame.digest,
             body=frame.body,
+            traceparent=frame.traceparent if len(frame.traceparent) <= TRACE_CONTEXT_CHARACTERS_MAX else "",
         )
         self._trace.offered(frame)
         outcome = await self._raft.propose(command, APPEND_S_MAX)
         if isinstance(outcome, Refused):
-            self._traceparents.pop(frame.key, None)
             self._trace.refused(frame, outcome.reason.value)
             self._log.warning(
                 "flashblock refused",

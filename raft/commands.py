@@ -15,6 +15,9 @@ import msgspec
 ENTRY_SIZE_BYTES_MAX: Final = 8 * 1024 * 1024
 """Largest encoded command; a 1 MB flashblock with receipts and balances stays well below it."""
 
+TRACE_CONTEXT_CHARACTERS_MAX: Final = 8 * 1024
+"""Longest trace context of an entry; a leader with more to say says nothing."""
+
 PAYLOAD_ID_BYTES: Final = 8
 HASH_BYTES: Final = 32
 NODE_NAME_BYTES_MAX: Final = 64
@@ -65,7 +68,8 @@ class Append(msgspec.Struct, frozen=True, tag="a", array_like=True):
     """One flashblock of the open block, or index 0 of the next one.
 
     `block_hash` is the hash of the block made of the flashblocks 0..index; `digest` is sha256 of `body`;
-    `body` is the complete flashblock as MessagePack, opaque to the ledger.
+    `body` is the complete flashblock as MessagePack, opaque to the ledger. `traceparent` is the frame's, so that
+    followers and a later leader join its traces; records of before it was there end at `body` and are read as well.
     """
 
     epoch: int
@@ -77,6 +81,7 @@ class Append(msgspec.Struct, frozen=True, tag="a", array_like=True):
     block_hash: bytes
     digest: bytes
     body: bytes
+    traceparent: str = ""
 
 
 class Seal(msgspec.Struct, frozen=True, tag="s", array_like=True):
@@ -139,6 +144,7 @@ class Appended(msgspec.Struct, frozen=True):
     block_hash: bytes
     digest: bytes
     body: bytes
+    traceparent: str = ""
 
 
 class Sealed(msgspec.Struct, frozen=True):

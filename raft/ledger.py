@@ -25,6 +25,7 @@ from raft.commands import (
     NODE_NAME_BYTES_MAX,
     NUMBER_MAX,
     PAYLOAD_ID_BYTES,
+    TRACE_CONTEXT_CHARACTERS_MAX,
     Accepted,
     Answer,
     Append,
@@ -336,6 +337,8 @@ def _malformed_append(command: Append) -> Outcome | None:
         return _refuse(Reason.MALFORMED, "number or index out of range, or no body")
     if len(command.body) > ENTRY_SIZE_BYTES_MAX:
         return _refuse(Reason.TOO_LARGE, f"{len(command.body)} bytes, at most {ENTRY_SIZE_BYTES_MAX}")
+    if len(command.traceparent) > TRACE_CONTEXT_CHARACTERS_MAX:
+        return _refuse(Reason.TOO_LARGE, f"a trace context of {len(command.traceparent)} characters")
     if hashlib.sha256(command.body).digest() != command.digest:
         return _refuse(Reason.WRONG_DIGEST, f"digest {command.digest.hex()} is not the body's")
     return None
@@ -358,7 +361,15 @@ def _repetition(entry: Entry, command: Append) -> Outcome:
 
 
 def _entry(command: Append) -> Entry:
-    return Entry(command.index, command.block_hash, command.digest, command.body, command.epoch, command.node)
+    return Entry(
+        index=command.index,
+        block_hash=command.block_hash,
+        digest=command.digest,
+        body=command.body,
+        epoch=command.epoch,
+        node=command.node,
+        traceparent=command.traceparent,
+    )
 
 
 def _appended(command: Append) -> Appended:
@@ -372,4 +383,5 @@ def _appended(command: Append) -> Appended:
         block_hash=command.block_hash,
         digest=command.digest,
         body=command.body,
+        traceparent=command.traceparent,
     )

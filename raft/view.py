@@ -19,7 +19,10 @@ class SnapshotError(ValueError):
 
 
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One committed flashblock; `epoch` and `node` say who committed it, `body` is the complete flashblock."""
+    """One committed flashblock; `epoch` and `node` say who committed it, `body` is the complete flashblock.
+
+    `traceparent` is what its frame carried; snapshots of before it was there lack it and are read as well.
+    """
 
     index: int
     block_hash: bytes
@@ -27,6 +30,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     body: bytes
     epoch: int
     node: str
+    traceparent: str = ""
 
 
 class OpenBlock(msgspec.Struct, frozen=True, array_like=True):
@@ -68,7 +72,7 @@ class SealedBlock(msgspec.Struct, frozen=True, array_like=True):
     @property
     def size_bytes(self) -> int:
         """Bytes of content kept for this block."""
-        return len(self.payload or b"") + sum(len(entry.body) for entry in self.entries)
+        return len(self.payload or b"") + sum(len(entry.body) + len(entry.traceparent) for entry in self.entries)
 
 
 class LedgerView(msgspec.Struct, frozen=True):

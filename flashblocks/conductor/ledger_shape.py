@@ -17,6 +17,8 @@ class CommittedFlashblock(Protocol):
     def digest(self) -> bytes: ...  # noqa: D102
     @property
     def body(self) -> bytes: ...  # noqa: D102
+    @property
+    def traceparent(self) -> str: ...  # noqa: D102
 
 
 class CommittedBlock(Protocol):

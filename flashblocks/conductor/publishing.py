@@ -11,7 +11,7 @@ from flashblocks.wire.frames import FlashblockFrame
 REPLAY_FRAMES_MAX: Final = 4096
 
 
-def frame_of(block: CommittedBlock, entry: CommittedFlashblock, epoch: int, traceparent: str = "") -> FlashblockFrame:
+def frame_of(block: CommittedBlock, entry: CommittedFlashblock, epoch: int) -> FlashblockFrame:
     """A committed flashblock as a frame of `epoch`."""
     assert block.payload_id is not None, "a fallback block has no flashblocks"
     return FlashblockFrame(
@@ -22,7 +22,7 @@ def frame_of(block: CommittedBlock, entry: CommittedFlashblock, epoch: int, trac
         block.parent_hash,
         entry.block_hash,
         entry.digest,
-        traceparent,
+        entry.traceparent,
         entry.body,
     )
 

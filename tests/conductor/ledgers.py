@@ -53,6 +53,7 @@ class Chain:
                     one.diff.block_hash,
                     body_digest(body),
                     body,
+                    f"00-{number:032x}-{one.index + 1:016x}-01",
                 )
             )
         self.envelopes[number] = assemble(made)

@@ -61,6 +61,7 @@ def test_the_frames_are_what_was_committed() -> None:
     entries = chain.ledger.open.entries
     for frame, entry in zip(open_frames(chain.ledger.view), entries, strict=True):
         assert (frame.body, frame.digest, frame.block_hash) == (entry.body, entry.digest, entry.block_hash)
+        assert frame.traceparent == entry.traceparent == f"00-{1:032x}-{frame.index + 1:016x}-01"
         assert (frame.payload_id, frame.parent_hash) == (chain.ledger.open.payload_id, chain.ledger.open.parent_hash)
 
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from raft import ledger as ledger_module
+from raft.commands import TRACE_CONTEXT_CHARACTERS_MAX
 from raft.ledger import (
     Accepted,
     Append,
@@ -20,6 +21,7 @@ from raft.ledger import (
     Sealed,
     SnapshotError,
 )
+from raft.view import snapshot_parts
 
 GENESIS = b"\x00" * 32
 ONE, TWO = b"payload1", b"payload2"
@@ -192,6 +194,17 @@ class TestAppend:
         monkeypatch.setattr(ledger_module, "ENTRY_SIZE_BYTES_MAX", 100)
         assert_refused(ledger_with(append(body=b"x" * 100)), append(1, 1, body=b"x" * 101), Reason.TOO_LARGE)
 
+    def test_the_trace_context_is_kept_with_the_flashblock_within_its_bound(self):
+        named = msgspec.structs.replace(append(), traceparent="x" * TRACE_CONTEXT_CHARACTERS_MAX)
+        ledger = Ledger(0, GENESIS)
+        ledger.apply(Claim(1, "a"))
+        answer, (event,) = ledger.apply(named)
+        assert answer == Accepted()
+        assert event.traceparent == ledger.open.entries[0].traceparent == named.traceparent
+        assert_duplicate(ledger, append())
+        more = msgspec.structs.replace(append(1, 1), traceparent=named.traceparent + "x")
+        assert_refused(ledger, more, Reason.TOO_LARGE)
+
     def test_the_number_of_flashblocks_per_block_is_bounded(self, monkeypatch):
         monkeypatch.setattr(ledger_module, "FLASHBLOCKS_PER_BLOCK_MAX", 2)
         assert_refused(ledger_with(append(), append(1, 1)), append(1, 2), Reason.TOO_MANY_FLASHBLOCKS)
@@ -355,6 +368,17 @@ class TestSnapshot:
         more = append(2, 1, parent=hash_of("block 1.1"), payload=TWO)
         assert other.apply(more) == ledger.apply(more)
         assert other.snapshot() == ledger.snapshot()
+
+    def test_a_snapshot_of_before_entries_named_their_trace_is_read(self):
+        ledger = ledger_with(append(), append(1, 1), seal(1, 1), append(2, parent=hash_of("block 1.1"), payload=TWO))
+        parts = [msgspec.msgpack.decode(part[4:]) for part in snapshot_parts(ledger.view)]
+        head, block = parts
+        for entry in [*head[5][3], *block[4]]:
+            assert entry.pop() == ""
+        encoded = [msgspec.msgpack.encode(part) for part in parts]
+        other = Ledger(0, GENESIS)
+        other.restore(b"".join(len(part).to_bytes(4, "big") + part for part in encoded))
+        assert other.view == ledger.view
 
     @pytest.mark.parametrize(
         "damage",
