@@ -74,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     block_time_s: int = 2
     flashblock_time_ms: int = 200
     paused: bool = False
+    traceparent_in_metadata: bool = False
+    """Tell those who read the stream as JSON each flashblock's trace: `metadata.traceparent`."""
     healthcheck_interval_s: float = 0.25
     healthcheck_unsafe_interval_s: float = 5.0
     healthcheck_safe_enabled: bool = False
@@ -115,7 +117,13 @@ class Conductor:
         self.execution = RpcClient(settings.execution_url, timeout_s=HEALTHZ_S_MAX)
         self._lifeline = Lifeline(settings.op_node_url, self._on_op_node)
         self.boost = FrameClient(settings.rollup_boost_ws_url, self._on_boost_frame, self._on_boost)
-        self.public = FrameServer(settings.host, settings.ws_port, "/ws", greet=self.stream.greet)
+        self.public = FrameServer(
+            settings.host,
+            settings.ws_port,
+            "/ws",
+            greet=self.stream.greet,
+            traceparent_in_metadata=settings.traceparent_in_metadata,
+        )
         self.stream.bind(self.public, self.boost)
         for hears_events in (self.trace.on_event, self._on_event):
             self.raft.on_event(hears_events)

@@ -46,6 +46,7 @@ from flashblocks.wire.frames import (
     encode_frame,
 )
 from flashblocks.wire.hexadecimal import WireError
+from tracing.context import traceparent_of
 
 frame_subprotocol = Subprotocol(SUBPROTOCOL)
 
@@ -119,7 +120,7 @@ class FrameServer:
     `greet(query)` gives the frames a new subscriber gets before anything published later; `on_frame(peer, frame)` and
     `on_peer(peer, joined)` are called on the loop, in order, and must not block. An exception out of a callback is our
     own bug: it ends `run()`. `path` None accepts every path (as builders and rollup-boost do). `routes` answers plain
-    GETs on the same port.
+    GETs on the same port. With `traceparent_in_metadata` the public JSON tells each flashblock's trace.
     """
 
     def __init__(
@@ -134,6 +135,7 @@ class FrameServer:
         routes: Routes | None = None,
         queue_messages_max: int = queue_messages_default,
         peers_max: int = peers_max_default,
+        traceparent_in_metadata: bool = False,
     ) -> None:
         self.counters = LinkCounters()
         self._host = host
@@ -145,6 +147,7 @@ class FrameServer:
         self._routes: Routes = routes or {}
         self._queue_messages_max = queue_messages_max
         self._peers_max = peers_max
+        self._traced = traceparent_in_metadata
         self._peers: dict[Peer, SubscriberConnection] = {}
         self._server: Server | None = None
         self._entrance = Entrance(SubscriberConnection)
@@ -195,7 +198,7 @@ class FrameServer:
 
     def publish(self, frame: Frame) -> None:
         """Give a frame to every subscriber: encoded once, never waiting for anyone."""
-        messages = _Messages(frame)
+        messages = _Messages(frame, self._traced)
         for peer, connection in list(self._peers.items()):
             self._offer(peer, connection, messages)
 
@@ -203,7 +206,7 @@ class FrameServer:
         """Give a frame to one subscriber (nothing happens when it has gone)."""
         connection = self._peers.get(peer)
         if connection is not None:
-            self._offer(peer, connection, _Messages(frame))
+            self._offer(peer, connection, _Messages(frame, self._traced))
 
     def _offer(self, peer: Peer, connection: SubscriberConnection, messages: "_Messages") -> None:
         message = messages.binary() if peer.frames else messages.text()
@@ -260,7 +263,7 @@ class FrameServer:
         # No await between the greeting and the registration: nothing published can fall in between.
         self.counters.connects += 1
         if self._greet is not None:
-            owed = [_Messages(frame) for frame in self._greet(peer.query)]
+            owed = [_Messages(frame, self._traced) for frame in self._greet(peer.query)]
             made = [messages.binary() if peer.frames else messages.text() for messages in owed]
             connection.greet([message for message in made if message is not None])
         self._peers[peer] = connection
@@ -443,10 +446,10 @@ class FrameClient:
 class _Messages:
     """A frame's WebSocket messages, each made when the first subscriber needs it and kept for the others."""
 
-    __slots__ = ("_binary", "_frame", "_text")
+    __slots__ = ("_binary", "_frame", "_text", "_traced")
 
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
+    def __init__(self, frame: Frame, traced: bool) -> None:
+        self._frame, self._traced = frame, traced
         self._binary: bytes | None = None
         self._text: bytes | None = None
 
@@ -458,7 +461,8 @@ class _Messages:
     def text(self) -> bytes | None:
         """The public JSON; None for a frame that is not a flashblock."""
         if self._text is None and isinstance(self._frame, FlashblockFrame):
-            self._text = text_message(encode_json(decode_body(self._frame.body)))
+            traceparent = traceparent_of(self._frame.traceparent) if self._traced else ""
+            self._text = text_message(encode_json(decode_body(self._frame.body), traceparent))
         return self._text
 
 

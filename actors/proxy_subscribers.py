@@ -33,6 +33,7 @@ from flashblocks.proxy.ordering import Arrival
 from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.flashblock_json import encode_json
 from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame, encode_frame
+from tracing.context import traceparent_of
 
 brotli_quality = 5  # the deployed proxies' choice; quality 11, the library's default, costs 50 times as much
 brotli_window_log2 = 22
@@ -46,9 +47,9 @@ write_high_water_bytes = 256 * 1024
 class Outgoing:
     """A flashblock on its way out: each form is made when the first subscriber needs it, and kept for the others."""
 
-    __slots__ = ("_made", "_text", "_touched", "frame")
+    __slots__ = ("_made", "_text", "_touched", "_traced", "frame")
 
-    def __init__(self, arrival: Arrival) -> None:
+    def __init__(self, arrival: Arrival, *, traced: bool = False) -> None:
         item: FlashblockFrame | Foreign = arrival.item
         frame = item.frame if isinstance(item, Foreign) else item
         epoch = arrival.epoch or 0
@@ -56,12 +57,14 @@ class Outgoing:
         self._text = item.text if isinstance(item, Foreign) else None
         self._made: dict[Format, bytes] = {}
         self._touched: Touched | None = None
+        self._traced = traced
 
     @property
     def text(self) -> bytes:
-        """The public JSON; a foreign flashblock's is passed on exactly as it came."""
+        """The public JSON, with the trace in its metadata where that is wanted; a foreign flashblock's is passed on exactly as it came."""
         if self._text is None:
-            self._text = encode_json(decode_body(self.frame.body))
+            traceparent = traceparent_of(self.frame.traceparent) if self._traced else ""
+            self._text = encode_json(decode_body(self.frame.body), traceparent)
         return self._text
 
     @property

@@ -74,6 +74,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long the search for that history goes on, and a subscriber who resumes right after a start waits for it."""
     stale_after_ms: int = 10_000
     """`/readyz` says no when the last flashblock is older."""
+    traceparent_in_metadata: bool = False
+    """Tell subscribers of JSON each flashblock's trace: `metadata.traceparent`, which the original does not have."""
 
 
 class _Upstream:
@@ -281,7 +283,7 @@ class WebsocketProxy:
         self._set_timer()
 
     def _deliver(self, arrival: Arrival) -> None:
-        outgoing, began = Outgoing(arrival), time.perf_counter()
+        outgoing, began = self._outgoing(arrival), time.perf_counter()
         if self._last_flashblock_at is None:
             self._history.begin(arrival)
         self._last_flashblock_at = self._now()
@@ -289,6 +291,9 @@ class WebsocketProxy:
         took_s, more = time.perf_counter() - began, {names.SUBSCRIBERS: len(self._subscribers)}
         self._stages.frame(outgoing.frame, names.FAN_OUT, took_s, kind=SpanKind.PRODUCER, more=dict(more))
         self._backlog.add(arrival.number, arrival.index, len(outgoing.frame.body), outgoing)
+
+    def _outgoing(self, arrival: Arrival) -> Outgoing:
+        return Outgoing(arrival, traced=self._settings.traceparent_in_metadata)
 
     def _ask(self, number: int, start: tuple[int, int]) -> None:
         upstream = self._upstreams[number]
@@ -333,7 +338,7 @@ class WebsocketProxy:
         return [(n, up.url) for n, up in enumerate(self._upstreams) if up.link is not None and up.link.speaks_frames]
 
     def _on_history(self, arrivals: list[Arrival]) -> None:
-        older = [(arrival.key, Outgoing(arrival)) for arrival in arrivals]
+        older = [(arrival.key, self._outgoing(arrival)) for arrival in arrivals]
         self._backlog.add_before([(key, len(outgoing.frame.body), outgoing) for key, outgoing in older])
         self._log.info("history", flashblocks=len(older))
 

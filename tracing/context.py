@@ -78,6 +78,12 @@ def parse_frame_context(text: str) -> FrameContext | None:
     return FrameContext(build, tuple(each for each in named[:TRACED_TRANSACTIONS_MAX] if len(each) == 32))
 
 
+def traceparent_of(text: str) -> str:
+    """The traceparent alone of a frame's text; empty when there is none of ours."""
+    context = parse_frame_context(text)
+    return "" if context is None else context.build.traceparent
+
+
 def parse_traceparent(text: str | None) -> TraceRoot | None:
     """Read a traceparent header (W3C Trace Context, version 00); None when it is absent or malformed."""
     if not text or len(text) < TRACEPARENT_LENGTH:

@@ -25,8 +25,11 @@ DEPOSIT_TYPE = 0x7E
 RECEIPT_TYPES_BY_TAG = {"Legacy": 0, "Eip2930": 1, "Eip1559": 2, "Eip7702": 4, "Deposit": DEPOSIT_TYPE}
 
 
-def encode_json(flashblock: Flashblock) -> bytes:
-    """Return the compact JSON text; maps sorted by key, so that equal flashblocks give equal bytes."""
+def encode_json(flashblock: Flashblock, traceparent: str = "") -> bytes:
+    """Return the compact JSON text; maps sorted by key, so that equal flashblocks give equal bytes.
+
+    With a W3C `traceparent` the metadata tells it, which op-rbuilder's does not.
+    """
     base, diff, metadata = flashblock.base, flashblock.diff, flashblock.metadata
     obj: dict[str, Any] = {"payload_id": data(flashblock.payload_id), "index": flashblock.index}
     if base is not None:
@@ -58,6 +61,8 @@ def encode_json(flashblock: Flashblock) -> bytes:
         "new_account_balances": {data(a): quantity(v) for a, v in sorted(metadata.new_account_balances.items())},
         "receipts": {data(tx_hash): _receipt_json(receipt) for tx_hash, receipt in sorted(metadata.receipts.items())},
     }
+    if traceparent:
+        obj["metadata"]["traceparent"] = traceparent
     return orjson.dumps(obj)
 
 

@@ -2,6 +2,7 @@ import asyncio
 import urllib.error
 import urllib.request
 
+import msgspec
 import orjson
 import pytest
 from websockets.asyncio.client import connect
@@ -25,8 +26,9 @@ from flashblocks.wire.flashblock import (
     decode_body,
     encode_body,
 )
-from flashblocks.wire.flashblock_json import encode_json
+from flashblocks.wire.flashblock_json import decode_json, encode_json
 from flashblocks.wire.frames import FlashblockFrame, HealthFrame, decode_frame, encode_frame, frame_of
+from tracing.context import TraceRoot
 
 hash_a, hash_b = b"\xaa" * 32, b"\xbb" * 32
 
@@ -105,6 +107,21 @@ async def test_a_listener_without_our_subprotocol_gets_each_flashblock_as_json_t
         await listener.send("listeners have nothing to say")
         server.publish(flashblock_frame(index=1))
         assert orjson.loads(await listener.recv())["index"] == 1
+    await server.close()
+
+
+async def test_where_it_is_wanted_the_json_names_the_flashblocks_trace():
+    server = FrameServer("127.0.0.1", 0, None, traceparent_in_metadata=True)
+    await server.start()
+    own = TraceRoot(7 << 64, 9).traceparent
+    traced = msgspec.structs.replace(flashblock_frame(), traceparent=f"{own} {'ab' * 32}")
+    async with connect(f"ws://127.0.0.1:{server.port}/whatever") as listener:
+        server.publish(traced)
+        server.publish(flashblock_frame(index=1))
+        told, untold = [await listener.recv() for _ in range(2)]
+    assert orjson.loads(told)["metadata"]["traceparent"] == own
+    assert decode_json(told) == decode_body(traced.body)
+    assert "traceparent" not in orjson.loads(untold)["metadata"]
     await server.close()
 
 

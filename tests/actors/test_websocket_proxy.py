@@ -3,6 +3,7 @@ import urllib.error
 import urllib.request
 
 import brotli
+import msgspec
 import orjson
 import pytest
 import structlog
@@ -26,6 +27,7 @@ from flashblocks.wire.flashblock import (
 from flashblocks.wire.flashblock_json import encode_json
 from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame, decode_frame, frame_of
 from flashblocks.wire.keccak import keccak256
+from tracing.context import TraceRoot
 
 alice, token, topic = b"\xa1" * 20, b"\x70" * 20, b"\x01" * 32
 last_index = 2
@@ -163,6 +165,17 @@ async def test_the_operator_chooses_the_format_of_those_who_ask_for_none(option)
         assert isinstance(message, bytes)
         unpacked = brotli.decompress(message) if option == "enable_compression" else message
         assert unpacked.decode() == text_of(frame)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+async def test_subscribers_of_json_are_told_the_trace_only_where_that_is_wanted(wanted):
+    own = TraceRoot(7 << 64, 9).traceparent
+    frame = msgspec.structs.replace(flashblock_frame(7, 0), traceparent=f"{own} {'ab' * 32}")
+    async with Cluster(traceparent_in_metadata=wanted) as cluster, connect(cluster.url) as client:
+        cluster.conductors[0].publish(frame)
+        text = await client.recv()
+    assert text == encode_json(decode_body(frame.body), own if wanted else "").decode()
+    assert orjson.loads(text)["metadata"].get("traceparent") == (own if wanted else None)
 
 
 async def test_a_leader_dies_and_the_subscriber_sees_each_flashblock_once():
