@@ -61,7 +61,7 @@ class Outgoing:
 
     @property
     def text(self) -> bytes:
-        """The public JSON, with the trace in its metadata where that is wanted; a foreign flashblock's is passed on exactly as it came."""
+        """The public JSON, with its trace where that is wanted; a foreign one is passed on exactly as it came."""
         if self._text is None:
             traceparent = traceparent_of(self.frame.traceparent) if self._traced else ""
             self._text = encode_json(decode_body(self.frame.body), traceparent)
