@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from actors import fault_points
 from actors.conductor_trace import ConductorTrace
 from actors.fanout import Query
 from actors.frame_link import FrameClient, FrameServer
@@ -90,6 +91,7 @@ class Stream:
         elif isinstance(event, Claimed):
             self._on_claimed(event)
         elif isinstance(event, Sealed):
+            fault_points.reach(fault_points.DURING_SEAL)
             self._send(SealedFrame(event.number, event.block_hash))
 
     def _on_appended(self, event: Appended) -> None:
@@ -106,7 +108,9 @@ class Stream:
         )
         began, published = time.time(), self.publisher.publishes(event.epoch, event.node)
         if published:
+            fault_points.reach(fault_points.BEFORE_PUBLISH)
             self._publish(frame)
+            fault_points.reach(fault_points.AFTER_PUBLISH)
         ended = time.time()
         self._send(CommittedFrame(frame))
         if published:
@@ -145,6 +149,7 @@ class Stream:
             traceparent=frame.traceparent if len(frame.traceparent) <= TRACE_CONTEXT_CHARACTERS_MAX else "",
         )
         self._trace.offered(frame)
+        fault_points.reach(fault_points.BEFORE_APPEND)
         outcome = await self._raft.propose(command, APPEND_S_MAX)
         if isinstance(outcome, Refused):
             self._trace.refused(frame, outcome.reason.value)

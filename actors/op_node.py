@@ -17,6 +17,7 @@ import msgspec
 import orjson
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from actors import fault_points
 from actors.engine_client import EngineClient, EngineRefused, EngineUnknown
 from actors.lifeline import Lifeline
 from actors.op_node_chain import OpNodeChain
@@ -291,6 +292,7 @@ class OpNode:
             elif isinstance(step, Commit):
                 await self._commit(step, headers)
             elif isinstance(step, Insert):
+                fault_points.reach(fault_points.BEFORE_INSERT)
                 head = await self.chain.insert(step.envelope)
                 self.driver.on_inserted(time.time(), step.job, head)
                 self.log.info("block inserted", block=head.number, hash=head.hash)
@@ -327,6 +329,7 @@ class OpNode:
         if not self.settings.conductor_enabled or self.overridden:
             self.driver.on_committed(time.time(), step.job)
             return
+        fault_points.reach(fault_points.BEFORE_SEAL)
         try:
             await self.conductor.call("conductor_commitUnsafePayload", step.envelope.to_json(), headers=headers)
         except RpcRefused as error:

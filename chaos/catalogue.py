@@ -8,28 +8,37 @@ from __future__ import annotations
 import fnmatch
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from actors import fault_points
+from chaos import commit_stages, disk, network
+from chaos.clock import ClockJump
+from chaos.damage import Damage, alter, tear, wipe
+from chaos.disk import FullDisk
 from chaos.expectation import Bound, Expect
 from chaos.faults import (
     ACTORS,
-    DOWN,
     HANG,
     HANG_S,
     KILL,
-    TRANSFER,
     WHOLE_GROUP,
     Fault,
     KeptDead,
     Signals,
+    Together,
     Transfer,
     victims,
 )
+from chaos.flood import Flood
+from chaos.outages import Failing, NotReady, RayProcessKilled
+from chaos.senders import Sender
 from chaos.target import DrillError, Target
 
 HALT_S = 8.0
+BEHIND_S = 400.0
 DEAD_S = 10.0
 
 BOUND_TRANSFER = Bound(200, 400)
@@ -69,6 +78,8 @@ class Drill(msgspec.Struct, frozen=True, kw_only=True):
     bound: Bound | None = None
     promises: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
     groups_min: int = 3
+    ends_the_cluster: bool = False
+    """What it kills is not started again: no other drill can follow on the same cluster."""
     slow: bool = False
     """More than a minute: not part of `drill run all`."""
     needs: tuple[Callable[[Target], str | None], ...] = ()
@@ -195,20 +206,250 @@ def _majorities() -> list[Drill]:
     ]
 
 
-DRILLS: tuple[Drill, ...] = (*_bounds(), *_followers(), *_majorities())
+def _networks() -> list[Drill]:
+    """The network between the groups: cut in two, in five, or in one direction."""
+
+    def minority(scene: Scene) -> Fault:
+        with_leader = [scene.leader, *scene.some_followers(1)]
+        names = {group["name"] for group in with_leader}
+        others = [group for group in scene.followers if group["name"] not in names]
+        return network.Cut(scene.target, with_leader, others)
+
+    def followers_cut(scene: Scene) -> Fault:
+        two = scene.some_followers(2)
+        names = {group["name"] for group in two}
+        return network.Cut(scene.target, two, [group for group in scene.everybody() if group["name"] not in names])
+
+    def from_all(direction: str) -> Callable[[Scene], Fault]:
+        return lambda scene: network.Cut(scene.target, [scene.leader], scene.followers, direction)
+
+    needs = (network.missing,)
+    held = f"for {HANG_S:.0f} s"
+    return [
+        Drill(
+            name="partition-leader",
+            title=f"the leader and one follower hear none of the other three {held}; then it heals",
+            row="bounds: partition 2-3 with the leader on the small side",
+            fault=minority,
+            bound=BOUND_SLOW,
+            groups_min=5,
+            needs=needs,
+        ),
+        Drill(
+            name="leader-alone",
+            title=f"the leader hears nobody and is heard by nobody {held}",
+            row="bounds: partition",
+            fault=from_all(network.BOTH),
+            bound=BOUND_SLOW,
+            needs=needs,
+        ),
+        Drill(
+            name="leader-deaf",
+            title=f"what the others send does not reach the leader {held}",
+            row="bounds: leader deaf",
+            fault=from_all(network.INTO),
+            bound=BOUND_SLOW,
+            needs=needs,
+        ),
+        Drill(
+            name="leader-mute",
+            title=f"what the leader sends does not reach the others {held}",
+            row="bounds: leader mute",
+            fault=from_all(network.OUT_OF),
+            bound=BOUND_SLOW,
+            needs=needs,
+        ),
+        Drill(
+            name="partition-followers",
+            title=f"two followers hear none of the other three {held}",
+            row="partition with the leader on the large side",
+            fault=followers_cut,
+            expect=Expect.UNNOTICED,
+            groups_min=5,
+            needs=needs,
+        ),
+        Drill(
+            name="everybody-alone",
+            title=f"no group hears another one for {HALT_S:.0f} s; then it heals",
+            row="op-conductor: total partition",
+            fault=lambda scene: network.Alone(scene.target, scene.everybody(), HALT_S),
+            expect=Expect.HALTS,
+            needs=needs,
+        ),
+    ]
+
+
+def _stages() -> list[Drill]:
+    """Death at every stage of a commit, at the leader."""
+    when = {
+        fault_points.BEFORE_APPEND: "before a flashblock is appended to the ledger",
+        fault_points.BEFORE_PUBLISH: "after a flashblock is committed, before it is published",
+        fault_points.AFTER_PUBLISH: "after a flashblock is published",
+        fault_points.BEFORE_SEAL: "after the block is built, before it is committed",
+        fault_points.DURING_SEAL: "after the block is committed, before its op-node is told",
+        fault_points.BEFORE_INSERT: "after the block is committed, before it is inserted",
+    }
+
+    def fault(place: str) -> Callable[[Scene], Fault]:
+        return lambda scene: commit_stages.dies_at(scene.target, scene.leader, place)
+
+    return [
+        Drill(
+            name=f"dies-{place}",
+            title=f"the leader's {fault_points.PLACES[place]} dies {text}",
+            row="kill at every stage of a commit",
+            fault=fault(place),
+            bound=BOUND_MEMBER,
+            needs=(commit_stages.missing,),
+        )
+        for place, text in when.items()
+    ]
+
+
+def _machines() -> list[Drill]:
+    """Clocks, disks, and what is on them."""
+
+    def clock(offset_s: float, everybody: bool) -> Callable[[Scene], Fault]:
+        return lambda scene: ClockJump(scene.target, scene.everybody() if everybody else [scene.leader], offset_s)
+
+    def damage(kind: str, how: Callable[[Path], None], actors: Sequence[str]) -> Callable[[Scene], Fault]:
+        return lambda scene: Damage(scene.target, kind, victims([scene.leader], actors), how)
+
+    clocks = [
+        Drill(
+            name=f"clock-{direction}-{who}",
+            title=f"the clock of {'everybody' if who == 'all' else 'the leader'} jumps {offset:+.0f} s, and back later",
+            row="clock jump ±2 s",
+            fault=clock(offset, who == "all"),
+            needs=(commit_stages.missing,),
+        )
+        for direction, offset in (("ahead", 2.0), ("back", -2.0))
+        for who in ("leader", "all")
+    ]
+    return [
+        *clocks,
+        Drill(
+            name="full-disk-leader",
+            title="no byte is left on the leader's disk for 10 s",
+            row="full disk on one node",
+            fault=lambda scene: FullDisk(scene.target, scene.leader),
+            needs=(disk.missing,),
+        ),
+        Drill(
+            name="full-disk-follower",
+            title="no byte is left on a follower's disk for 10 s",
+            row="full disk on one node",
+            fault=lambda scene: FullDisk(scene.target, scene.some_followers(1)[0]),
+            expect=Expect.UNNOTICED,
+            needs=(disk.missing,),
+        ),
+        Drill(
+            name="torn-journal",
+            title="the leader's conductor dies in the middle of writing a journal record",
+            row="torn journal",
+            fault=damage("torn journal", tear, ["conductor"]),
+        ),
+        Drill(
+            name="altered-journal",
+            title="the leader's conductor dies, and a byte in the middle of its journal is another one",
+            row="torn journal: a damaged one is refused, the node rejoins from its peers",
+            fault=damage("altered journal", alter, ["conductor"]),
+        ),
+        Drill(
+            name="torn-chain",
+            title="the leader's builder and fallback EL die in the middle of writing a block",
+            row="torn chain store",
+            fault=damage("torn chain store", tear, ["builder", "fallback-el"]),
+        ),
+        Drill(
+            name="altered-chain",
+            title="the leader's builder and fallback EL die, and a byte in the middle of their stores is another one",
+            row="torn chain store: a damaged one is put aside, the chain is fetched from the others",
+            fault=damage("altered chain store", alter, ["builder", "fallback-el"]),
+        ),
+        Drill(
+            name="reset-follower",
+            title="a follower comes back with nothing on its disk while blocks keep coming",
+            row="outage: a reset node races to catch up",
+            fault=lambda scene: Damage(scene.target, "wiped", victims(scene.some_followers(1), ACTORS), wipe),
+            expect=Expect.UNNOTICED,
+        ),
+        Drill(
+            name="follower-behind",
+            title=f"a follower is gone for {BEHIND_S:.0f} s – 200 blocks – and catches up",
+            row="a follower down for 200 blocks",
+            fault=_kept_dead(False, 1, ACTORS, BEHIND_S),
+            expect=Expect.UNNOTICED,
+            slow=True,
+        ),
+    ]
+
+
+def _outages() -> list[Drill]:
+    """What large chains have lived through, bad traffic, and Ray's own processes."""
+
+    def flood(scene: Scene) -> Fault:
+        kill = Signals(scene.target, KILL, victims([scene.leader], ["conductor"]))
+        return Together([Flood(scene.target, scene.random), kill])
+
+    def failing(scene: Scene) -> Fault:
+        endpoints = scene.target.endpoints()
+        account = endpoints["accounts"][-1]
+        sender = Sender(endpoints["chain_id"], account["address"], account["private_key"])
+        return Together([Failing(scene.target, sender), Transfer(scene.target, scene.leader)])
+
+    return [
+        Drill(
+            name="handed-to-unready",
+            title="leadership is handed to a group whose op-node hangs; it must hand on by itself",
+            row="outage: leadership handed to a node that is not ready",
+            fault=lambda scene: NotReady(scene.target, scene.leader, scene.some_followers(1)[0]),
+            bound=BOUND_SLOW,
+        ),
+        Drill(
+            name="failing-transactions",
+            title="transactions that write, create and then fail in every way, across a transfer",
+            row="outage: a failing transaction leaves residue in the execution state",
+            fault=failing,
+        ),
+        Drill(
+            name="flood",
+            title="hundreds of bad transactions and bad calls a second while the leader's conductor is killed",
+            row="flood of bad transactions and bad RPC during a failover",
+            fault=flood,
+        ),
+        Drill(
+            name="kill-gcs",
+            title="SIGKILL Ray's GCS: the data path must not notice",
+            row="Ray head and GCS killed",
+            fault=lambda scene: RayProcessKilled(scene.target, "gcs_server"),
+            expect=Expect.UNNOTICED,
+            ends_the_cluster=True,
+        ),
+    ]
+
+
+DRILLS: tuple[Drill, ...] = (
+    *_bounds(),
+    *_followers(),
+    *_majorities(),
+    *_networks(),
+    *_stages(),
+    *_machines(),
+    *_outages(),
+)
 CATALOGUE: dict[str, Drill] = {drill.name: drill for drill in DRILLS}
-KINDS = {KILL: "SIGKILL", HANG: "SIGSTOP", DOWN: "kept dead", TRANSFER: "planned transfer"}
 ALL = "all"
 
 
 def chosen(names: Sequence[str]) -> list[Drill]:
-    """The drills of these names, in the catalogue's order of each name; `all` is every one that is not slow, and
-    patterns (``kill-*``) are understood. Raises DrillError for a name that nothing matches.
+    """The drills of these names or patterns (``kill-*``), each once; `all` are those that are not slow and leave the
+    cluster alive. Raises DrillError for a name that nothing matches.
     """
     found: dict[str, Drill] = {}
     for name in names:
         if name == ALL:
-            matching = [drill for drill in DRILLS if not drill.slow]
+            matching = [drill for drill in DRILLS if not drill.slow and not drill.ends_the_cluster]
         else:
             matching = [drill for drill in DRILLS if fnmatch.fnmatchcase(drill.name, name)]
         if not matching:

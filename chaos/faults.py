@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -38,22 +38,27 @@ class Victim(msgspec.Struct, frozen=True):
     pid: int
 
 
-class Fault(Protocol):
+class Fault:
     """One fault: `inject` does it, `lift` undoes it, `recovered` waits until all is well again."""
 
     kind: str
     victims: list[Victim]
-    hold_s: float
+    hold_s: float = 0.0
     """How long it lasts before it is lifted."""
+
+    async def prepare(self) -> None:
+        """What has to happen before the moment from which times count; raises DrillError."""
 
     async def inject(self) -> None:
         """Do it now; raises DrillError when it cannot be done."""
 
     async def lift(self) -> None:
         """Undo it."""
+        self.abandon()
 
     async def recovered(self, run: int) -> list[Event]:
         """Wait until who was hurt is back and level; returns what the history says of it."""
+        return [Restored(time.time(), run, 0)]
 
     def abandon(self) -> None:
         """Undo at once what would outlive the drill, also in the middle; harmless when nothing is to be undone."""
@@ -69,29 +74,30 @@ def victims(groups: Iterable[dict[str, Any]], actors: Sequence[str]) -> list[Vic
     return [Victim(group["name"], actor, int(group["actors"][actor]["pid"])) for group in groups for actor in actors]
 
 
-class Signals:
+class Signals(Fault):
     """SIGKILL, or SIGSTOP and SIGCONT `hold_s` later."""
 
     def __init__(self, target: Target, kind: str, hurt: list[Victim], hold_s: float = HANG_S) -> None:
         self.kind, self.victims = kind, hurt
         self.hold_s = hold_s if kind == HANG else 0.0
         self._target = target
+        self._number = signal.SIGKILL if kind == KILL else signal.SIGSTOP
         self._stopped: set[int] = set()
 
     async def inject(self) -> None:
         """Signal every victim; raises DrillError when one is not there."""
-        for victim in self.victims:
-            send_signal(victim.pid, signal.SIGKILL if self.kind == KILL else signal.SIGSTOP)
-            if self.kind == HANG:
-                self._stopped.add(victim.pid)
+        self.strike()
 
-    async def lift(self) -> None:
-        """Wake who was stopped; Ray starts the killed again by itself."""
-        self.abandon()
+    def strike(self) -> None:
+        """Signal every victim."""
+        for victim in self.victims:
+            send_signal(victim.pid, self._number)
+            if self._number is signal.SIGSTOP:
+                self._stopped.add(victim.pid)
 
     async def recovered(self, run: int) -> list[Event]:
         """Wait until every victim is back – killed ones as another process – and its group level with the chain."""
-        old = {victim: victim.pid if self.kind == KILL else 0 for victim in self.victims}
+        old = {victim: victim.pid if self._number is signal.SIGKILL else 0 for victim in self.victims}
         return await all_back(self._target, old, run)
 
     def abandon(self) -> None:
@@ -101,7 +107,7 @@ class Signals:
                 os.kill(self._stopped.pop(), signal.SIGCONT)
 
 
-class KeptDead:
+class KeptDead(Fault):
     """SIGKILL, and again whenever Ray has started one anew, for `hold_s`: a machine that is gone for a while."""
 
     kind = DOWN
@@ -148,11 +154,10 @@ class KeptDead:
                 self._last[victim] = pid
 
 
-class Transfer:
+class Transfer(Fault):
     """Hand the lead over as an operator does, to whom the conductor chooses or to a named group."""
 
     kind = TRANSFER
-    hold_s = 0.0
 
     def __init__(self, target: Target, leader: dict[str, Any]) -> None:
         self.victims = victims([leader], ["conductor"])
@@ -166,18 +171,8 @@ class Transfer:
         except (RpcRefused, RpcUnknown) as error:
             raise DrillError(f"{self.victims[0].group} does not hand over: {error}") from None
 
-    async def lift(self) -> None:
-        """Nothing is to be undone."""
 
-    async def recovered(self, run: int) -> list[Event]:
-        """Nobody was hurt."""
-        return [Restored(time.time(), run, 0)]
-
-    def abandon(self) -> None:
-        """Nothing is to be undone."""
-
-
-class Together:
+class Together(Fault):
     """Several faults at the same moment, as one."""
 
     def __init__(self, faults: Sequence[Fault], kind: str = "") -> None:
@@ -185,6 +180,10 @@ class Together:
         self.victims = [victim for fault in faults for victim in fault.victims]
         self.hold_s = max(fault.hold_s for fault in faults)
         self._faults = faults
+
+    async def prepare(self) -> None:
+        """Prepare all."""
+        await asyncio.gather(*(fault.prepare() for fault in self._faults))
 
     async def inject(self) -> None:
         """Inject all at once."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from actors.fault_points import VARIABLE
 from actors.plan import ClusterOptions
 from actors.run_directory import RunDirectory, all_runs
 from actors.starter import start
+from chaos.disk import disks_of_their_own
 from chaos.target import DrillError
 
 OWN_NAME = "drill"
@@ -35,15 +40,37 @@ def cluster(name: str | None, say: Callable[[str], None]) -> Iterator[RunDirecto
 
 @contextlib.contextmanager
 def _own(say: Callable[[str], None]) -> Iterator[RunDirectory]:
+    """A cluster with fault points, and – where we may mount – a disk for each group."""
     say("starting a cluster for the drill …")
-    started = start(ClusterOptions(name=OWN_NAME), None, time.time())
+    options = ClusterOptions(name=OWN_NAME)
+    with contextlib.ExitStack() as stack:
+        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="flashblocks-drill-")))
+        points, data = place / "points", place / "data"
+        points.mkdir()
+        stack.enter_context(disks_of_their_own(data, options.groups))
+        stack.enter_context(_environment(VARIABLE, str(points)))
+        started = start(options, data, time.time())
+        try:
+            deadline = time.monotonic() + START_S_MAX
+            while not started.directory.endpoints.exists():
+                if started.has_ended() or time.monotonic() > deadline:
+                    raise DrillError("the cluster did not start; try `flashblocks up` to see why")
+                time.sleep(0.1)
+            yield started.directory
+        finally:
+            say("ending the drill's cluster …")
+            started.stop()
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable of our own environment, which the cluster inherits, for as long as it lives."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
-        deadline = time.monotonic() + START_S_MAX
-        while not started.directory.endpoints.exists():
-            if started.has_ended() or time.monotonic() > deadline:
-                raise DrillError("the cluster did not start; try `flashblocks up` to see why")
-            time.sleep(0.1)
-        yield started.directory
+        yield
     finally:
-        say("ending the drill's cluster …")
-        started.stop()
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -148,18 +148,20 @@ class Runner:
         followers = [one for one in self._target.groups() if one["name"] != group["name"]]
         fault = self._drill.fault(Scene(self._target, group, followers, self._random))
         self.history.append(Leads(time.time(), number, group["name"], int(status["epoch"]), False))
-        self._stream.look()
-        began = time.time()
-        self.history.extend(faults.events(fault, number, began))
         try:
-            await self._inject_and_observe(number, fault, began)
+            self._stream.look()
+            epoch_before = self._stream.epoch
+            await fault.prepare()
+            began = time.time()
+            self.history.extend(faults.events(fault, number, began))
+            await self._inject_and_observe(number, fault, began, epoch_before)
             self.history.extend(await fault.recovered(number))
         finally:
             fault.abandon()
         self._tell(next(runs_of(self.history[since:], self._drill.expect)))
 
-    async def _inject_and_observe(self, number: int, fault: Fault, began: float) -> None:
-        expect, epoch_before = self._drill.expect, self._stream.epoch
+    async def _inject_and_observe(self, number: int, fault: Fault, began: float, epoch_before: int) -> None:
+        expect = self._drill.expect
         injected = asyncio.create_task(fault.inject())
         try:
             if expect is Expect.GOES_ON:
