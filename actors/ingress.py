@@ -8,36 +8,30 @@ tells of its restarts, and the stream that tells what is included.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from actors.execution_peers import ExecutionPeers, expect_object
-from actors.frame_link import FrameClient
 from actors.handover_link import HandoverPort
+from actors.ingress_chain import IngressChain
 from actors.ingress_targets import PoolTarget
+from actors.outbox_journal import OutboxJournal
 from actors.rpc_client import RpcRefused, RpcUnknown
 from actors.rpc_server import CALLER, Caller, Probes, RpcServer
 from actors.sidecar import read_jwt_secret
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.transaction import Transaction
 from flashblocks.ingress import admission, handover
-from flashblocks.ingress.accounts import Accounts
-from flashblocks.ingress.admission import AccountFacts, Terms
 from flashblocks.ingress.handover import Handed, Outcome
 from flashblocks.ingress.limits import RateLimit
 from flashblocks.ingress.outbox import Decision, Forgotten, Outbox, Refusal, Send, Settled
-from flashblocks.wire.flashblock import Flashblock, decode_body
-from flashblocks.wire.flashblock_json import decode_json
-from flashblocks.wire.frames import FlashblockFrame, Frame
-from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes, to_int
+from flashblocks.wire.hexadecimal import data, quantity, to_bytes, to_int
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
-from flashblocks.wire.keccak import keccak256
 from tracing import names
 from tracing.context import transaction_root
 from tracing.sending import SendTrace
@@ -45,9 +39,6 @@ from tracing.stages import component_stages
 
 FIRST_ANSWER_S_MAX = 2.0
 TICK_S = 0.1
-FOLLOW_S = 0.5
-BLOCKS_PER_STEP_MAX = 32
-SEEN_FLASHBLOCKS_MAX = 512
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -87,20 +78,13 @@ class Ingress:
             resend_after_s=settings.resend_after_ms / 1000,
             lifetime_s=settings.lifetime_s,
         )
-        self._accounts = Accounts()
+        self._journal = OutboxJournal(Path(settings.data_dir) / "outbox") if settings.data_dir else None
+        self._chain = IngressChain(settings.stream_urls, settings.execution_urls or settings.target_urls, self, log)
         self._per_ip = RateLimit(settings.per_ip_rate, settings.per_ip_burst)
         self._per_sender = RateLimit(settings.per_sender_rate, settings.per_sender_burst)
-        self._peers = ExecutionPeers(settings.execution_urls or settings.target_urls)
         secret = read_jwt_secret(settings.jwt_secret_path)
         self._targets = {url: PoolTarget(url, self._on_link(url), secret) for url in settings.target_urls}
-        self._streams = [FrameClient(url, self._on_frame, on_foreign=self._on_foreign) for url in settings.stream_urls]
-        self._terms: Terms | None = None
-        self._sealed_number: int | None = None
-        self._stream_number = -1
-        self._new_block = asyncio.Event()
-        self._seen: dict[bytes, None] = {}
         self._waiting: dict[bytes, asyncio.Future[Refusal | None]] = {}
-        self._asking: dict[bytes, asyncio.Task[AccountFacts | None]] = {}
         self._sending: set[asyncio.Task[None]] = set()
         self._flush: asyncio.TimerHandle | None = None
         self._admitting = 0
@@ -116,6 +100,7 @@ class Ingress:
             "ingress_transactions_done", "Transactions the ingress is done with", ["reason"], registry=registry
         )
         self._sent = Counter("ingress_sends", "Transactions sent to a target", ["target"], registry=registry)
+        self._journal_errors = Counter("ingress_journal_errors", "Transactions not written down", registry=registry)
         held = Gauge("ingress_transactions_held", "Transactions not yet sealed", registry=registry)
         held.set_function(lambda: len(self._outbox))
         self.server = RpcServer(
@@ -144,42 +129,42 @@ class Ingress:
         await self.server.start()
         for target in self._targets.values():
             target.start()
-        for stream in self._streams:
-            await stream.start()
+        self._restore()
+        await self._chain.start()
 
     async def run(self) -> None:
         """Tick, follow the chain, carry out decisions; ends only with our own bug."""
         assert self._bug is not None
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tick())
-            tasks.create_task(self._follow_blocks())
+            tasks.create_task(self._chain.run())
             tasks.create_task(self._wait_for_bug(self._bug))
-            for stream in self._streams:
-                tasks.create_task(stream.run())
 
     async def close(self) -> None:
         """Let go of everything; what waits for an answer gets none."""
-        for stream in self._streams:
-            await stream.close()
+        await self._chain.close()
         await self.server.close()
         if self._flush is not None:
             self._flush.cancel()
-        tasks = [*self._sending, *self._asking.values()]
+        tasks = list(self._sending)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(target.close() for target in self._targets.values()), self._peers.close())
+        await asyncio.gather(*(target.close() for target in self._targets.values()))
+        if self._journal is not None:
+            self._journal.close()
         await asyncio.to_thread(self._stages.close)
 
     def status(self) -> dict[str, Any]:
         """What `flashblocks status` shows."""
+        chain = self._chain
         return {
             "component": "ingress",
             "name": self.settings.name,
             "group": self.settings.group,
             "pid": os.getpid(),
             "health": "ready" if self._probes().ready[0] == 200 else "not ready",
-            "number": self._stream_number if self._stream_number >= 0 else self._sealed_number,
+            "number": chain.stream_number if chain.stream_number >= 0 else chain.sealed_number,
             "held": len(self._outbox),
             "targets": {
                 url: {"up": target.up, "waiting": self._outbox.waiting(url)} for url, target in self._targets.items()
@@ -229,8 +214,8 @@ class Ingress:
             transaction = admission.read(raw)
             if traced:
                 context = transaction_root(transaction.hash).traceparent
-            terms = self._terms or await self._learn_terms()
-            account = await self._account(transaction.sender)
+            terms = await self._chain.learn_terms()
+            account = await self._chain.account(transaction.sender)
             queued = self._outbox.queued_cost(transaction.sender, transaction.nonce)
             admission.check(transaction, terms, account, queued)
         except InvalidTransaction as refused:
@@ -241,6 +226,7 @@ class Ingress:
         if refusal is None and not self._per_sender.take(transaction.sender, time.monotonic()):
             refusal = Refusal(LIMIT_EXCEEDED, "rate limit exceeded: too many transactions of this sender")
         if refusal is None:
+            self._note(began, raw)
             self._trace.took(transaction.hash, began, time.time(), context)
             refusal = await self._hand_out(transaction)
             self._trace.answered(transaction.hash, time.time())
@@ -264,10 +250,10 @@ class Ingress:
             self._waiting.pop(transaction.hash, None)
 
     async def _chain_id(self) -> str:
-        return quantity((self._terms or await self._learn_terms()).chain_id)
+        return quantity((await self._chain.learn_terms()).chain_id)
 
     async def _net_version(self) -> str:
-        return str((self._terms or await self._learn_terms()).chain_id)
+        return str((await self._chain.learn_terms()).chain_id)
 
     async def _client_version(self) -> str:
         return "flashblocks/ingress"
@@ -290,118 +276,64 @@ class Ingress:
         return caller.address
 
     def _probes(self) -> Probes:
-        if self._terms is None:
+        if self._chain.terms is None:
             return Probes(ready=(503, "no execution client has answered yet"))
         up = sum(target.up for target in self._targets.values())
         if not up:
             return Probes(ready=(503, "no builder or execution client is up"))
         return Probes(ready=(200, f"{up} of {len(self._targets)} targets up"))
 
-    # Accounts and terms ---------------------------------------------------------------------------------------------
+    # What the chain tells -------------------------------------------------------------------------------------------
 
-    async def _account(self, sender: bytes) -> AccountFacts | None:
-        """What is known of the sender, asked once however many of its transactions come at the same time."""
-        known = self._accounts.get(sender, time.monotonic())
-        if known is not None:
-            return known
-        asking = self._asking.get(sender)
-        if asking is None:
-            asking = self._asking[sender] = asyncio.create_task(self._ask_account(sender))
-            asking.add_done_callback(lambda _: self._asking.pop(sender, None))
-        return await asyncio.shield(asking)
+    def held(self, tx_hash: bytes) -> Transaction | None:
+        """The transaction, while it is on its way."""
+        return self._outbox.get(tx_hash)
 
-    async def _ask_account(self, sender: bytes) -> AccountFacts | None:
-        address = data(sender)
-        try:
-            nonce, balance = await self._peers.call_many(
-                [("eth_getTransactionCount", (address, "latest")), ("eth_getBalance", (address, "latest"))]
-            )
-            facts = AccountFacts(to_int(nonce), to_int(balance))
-        except (RpcUnknown, RpcRefused, WireError) as error:
-            self._log.warning("account unknown, the pools will judge", address=address, error=str(error))
-            return None
-        return self._accounts.learn(sender, facts, time.monotonic())
-
-    async def _learn_terms(self) -> Terms:
-        try:
-            chain_id, block = await self._peers.call_many(
-                [("eth_chainId", ()), ("eth_getBlockByNumber", ("latest", False))]
-            )
-            self._set_terms(to_int(chain_id), expect_object(block, "block"))
-        except (RpcUnknown, RpcRefused, WireError) as error:
-            raise RpcError(SERVER_ERROR, f"no execution client answers: {error}; try again") from None
-        assert self._terms is not None
-        return self._terms
-
-    def _set_terms(self, chain_id: int, block: dict[str, Any]) -> None:
-        number = to_int(block.get("number"))
-        # The stream's open block knows the fee better than a sealed one.
-        if self._terms is None or number >= self._stream_number:
-            self._terms = Terms(chain_id, to_int(block.get("gasLimit")), to_int(block.get("baseFeePerGas")))
-
-    # The stream and the blocks --------------------------------------------------------------------------------------
-
-    def _on_frame(self, frame: Frame) -> None:
-        if isinstance(frame, FlashblockFrame) and frame.digest not in self._seen:
-            try:
-                self._on_flashblock(decode_body(frame.body), frame.traceparent)
-            except WireError as error:
-                self._log.warning("unreadable flashblock", error=str(error))
-                return
-            self._seen[frame.digest] = None
-            if len(self._seen) > SEEN_FLASHBLOCKS_MAX:
-                del self._seen[next(iter(self._seen))]
-
-    def _on_foreign(self, message: str | bytes) -> None:
-        with contextlib.suppress(WireError):
-            self._on_flashblock(decode_json(message))
-
-    def _on_flashblock(self, flashblock: Flashblock, context: str = "") -> None:
-        number, base = flashblock.number, flashblock.base
-        if number > self._stream_number:
-            self._stream_number = number
-            self._new_block.set()
-        if base is not None and self._terms is not None and number == self._stream_number:
-            self._terms = Terms(self._terms.chain_id, base.gas_limit, base.base_fee_per_gas)
-        self._accounts.flashblock(number, flashblock.metadata.new_account_balances)
-        hashes = tuple(flashblock.metadata.receipts) or tuple(keccak256(raw) for raw in flashblock.diff.transactions)
-        for tx_hash in hashes:
-            transaction = self._outbox.get(tx_hash)
-            if transaction is not None:
-                self._accounts.included(transaction.sender, transaction.nonce)
+    def shown(self, context: str, number: int, index: int, hashes: Sequence[bytes]) -> None:
+        """A flashblock holds these."""
         self._carry_out(self._outbox.included(number, hashes))
         now = time.time()
-        self._trace.seen(context, number, flashblock.index, hashes, now, now)
+        self._trace.seen(context, number, index, hashes, now, now)
 
-    async def _follow_blocks(self) -> None:
-        """Which transactions the sealed blocks really hold, in block order, with or without a stream."""
-        while True:
-            with contextlib.suppress(RpcUnknown, RpcRefused, WireError):
-                await self._read_new_blocks()
-            self._new_block.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FOLLOW_S):
-                    await self._new_block.wait()
+    def sealed(self, number: int, hashes: Sequence[bytes]) -> None:
+        """A sealed block holds these."""
+        self._carry_out(self._outbox.sealed(time.monotonic(), number, hashes))
+        self._trace.seen("", number, None, hashes, time.time(), time.time())
 
-    async def _read_new_blocks(self) -> None:
-        chain_id, latest = await self._peers.call_many(
-            [("eth_chainId", ()), ("eth_getBlockByNumber", ("latest", False))]
-        )
-        block = expect_object(latest, "block")
-        self._set_terms(to_int(chain_id), block)
-        newest = to_int(block.get("number"))
-        if self._sealed_number is None:
-            self._sealed_number = newest - 1
-        first = max(self._sealed_number + 1, newest - BLOCKS_PER_STEP_MAX)
-        for number in range(first, newest + 1):
-            if number != newest:
-                block = expect_object(await self._peers.call("eth_getBlockByNumber", quantity(number), False), "block")
-            else:
-                block = expect_object(latest, "block")
-            hashes = [to_bytes(tx_hash, 32) for tx_hash in block.get("transactions", [])]
-            self._carry_out(self._outbox.sealed(time.monotonic(), number, hashes))
-            self._trace.seen("", number, None, hashes, time.time(), time.time())
-            self._sealed_number = number
+    # The journal ----------------------------------------------------------------------------------------------------
+
+    def _restore(self) -> None:
+        """Go on with what an ingress that was killed had taken in."""
+        if self._journal is None:
+            return
+        late_s = time.time() - time.monotonic()
+        for arrived, raw in self._journal.load():
+            try:
+                transaction = admission.read(raw)
+            except InvalidTransaction as error:  # written by another version, then: nothing that was answered is lost
+                self._log.warning("journal: not a transaction", error=str(error))
+                continue
+            if self._outbox.room_for(transaction) is None:
+                self._carry_out(self._outbox.accept(arrived - late_s, transaction))
+        if len(self._outbox):
+            self._log.info("transactions restored", count=len(self._outbox))
+
+    def _note(self, arrived: float, raw: bytes) -> None:
+        """Write it down before anybody is told that it was taken. A full disk stops nobody: the pools have it too."""
+        if self._journal is None:
+            return
+        try:
+            self._journal.add(arrived, raw)
+        except OSError as error:
+            self._journal_errors.inc()
+            self._log.error("journal: not written", error=str(error))
+
+    def _rewrite(self, journal: OutboxJournal) -> None:
+        late_s = time.time() - time.monotonic()
+        try:
+            journal.rewrite((arrived + late_s, held.raw) for arrived, held in self._outbox.held())
+        except OSError as error:
+            self._log.error("journal: not rewritten", error=str(error))
 
     # Carrying out ---------------------------------------------------------------------------------------------------
 
@@ -467,6 +399,8 @@ class Ingress:
         while True:
             await asyncio.sleep(TICK_S)
             self._carry_out(self._outbox.tick(time.monotonic()))
+            if self._journal is not None and self._journal.wants_rewriting():
+                self._rewrite(self._journal)
 
     async def _wait_for_bug(self, bug: asyncio.Future[None]) -> None:
         await bug

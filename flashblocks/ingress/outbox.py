@@ -6,7 +6,7 @@ has the transaction, it refuses it, or nobody knows – then it is sent again.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Literal
 
@@ -245,6 +245,10 @@ class Outbox:
         """The transaction, while it is on its way."""
         entry = self._entries.get(tx_hash)
         return None if entry is None else entry.transaction
+
+    def held(self) -> Iterator[tuple[float, Transaction]]:
+        """Everything on its way, with the time of its arrival, in that order."""
+        return ((entry.arrived, entry.transaction) for entry in self._entries.values())
 
     def queued_cost(self, sender: bytes, nonce: int) -> int:
         """Wei the sender's waiting transactions may take, those in a flashblock and the one with `nonce` left out."""

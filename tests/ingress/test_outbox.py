@@ -149,7 +149,7 @@ def test_batches_have_a_bound_and_one_is_on_its_way() -> None:
     outbox = Outbox(("only",), pace_s=0.0, per_sender_max=1_000)
     first = outbox.accept(0.0, transaction(0, 0))
     assert sends(first) == {"only": (transaction(0, 0).hash,)}
-    for nonce in range(1, 131):
+    for nonce in range(1, BATCH_TRANSACTIONS_MAX + 31):
         assert outbox.accept(0.0, transaction(0, nonce)) == []
     batch = sends(outbox.answered(0.1, "only", {transaction(0, 0).hash: None}))["only"]
     assert batch == tuple(transaction(0, nonce).hash for nonce in range(1, BATCH_TRANSACTIONS_MAX + 1))
