@@ -120,7 +120,8 @@ class FlashblockSource:
         followed = self._client.follower.open(payload_id)
         if followed is None or followed.last_index < 0:
             raise UnknownPayload(payload_id.hex())
-        envelope = envelope_of(followed.sealed().block)
+        sealed = followed.sealed()
+        envelope = envelope_of(sealed.block, sealed.receipts)
         if ending:
             self._note_block(envelope, scheduled, time.time() - began_s)
         return envelope

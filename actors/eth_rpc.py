@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from actors.rpc_server import Method
+from flashblocks.execution.access_list import create_access_list
 from flashblocks.execution.calls import GAS_CAP_DEFAULT, call, estimate_gas
 from flashblocks.execution.chain import ChainBlock
 from flashblocks.execution.errors import CallReverted, InvalidTransaction, OutOfTime
@@ -22,6 +24,7 @@ from flashblocks.execution.fee_history import (
     suggested_tip,
 )
 from flashblocks.execution.fees import next_base_fee
+from flashblocks.execution.proofs import account_proof
 from flashblocks.execution.reverts import revert_error
 from flashblocks.execution.rpc_arguments import (
     LATEST,
@@ -32,9 +35,11 @@ from flashblocks.execution.rpc_arguments import (
     call_arguments,
     log_filter,
     overrides,
+    proof_keys,
     slot,
 )
 from flashblocks.execution.rpc_shapes import (
+    access_list_json,
     block_json,
     block_receipts_json,
     header_json,
@@ -92,7 +97,9 @@ class EthRpc:
             "eth_getBalance": self.get_balance,
             "eth_getCode": self.get_code,
             "eth_getStorageAt": self.get_storage,
+            "eth_getProof": self.get_proof,
             "eth_call": self.call,
+            "eth_createAccessList": self.create_access_list,
             "eth_estimateGas": self.estimate_gas,
             "eth_gasPrice": self.gas_price,
             "eth_maxPriorityFeePerGas": self.max_priority_fee,
@@ -103,6 +110,7 @@ class EthRpc:
             "txpool_status": self.pool_status,
             "txpool_content": self.pool_content,
             "txpool_contentFrom": self.pool_content_from,
+            "txpool_inspect": self.pool_inspect,
             "debug_getRawBlock": self.raw_block,
             "debug_getRawHeader": self.raw_header,
             "debug_getRawReceipts": self.raw_receipts,
@@ -228,17 +236,17 @@ class EthRpc:
         """A storage word."""
         return data(self.state_at(name)[1].storage(address(account), slot(position)).to_bytes(32, "big"))
 
+    async def get_proof(self, account: Any, keys: Any, name: Any = None) -> dict[str, Any]:
+        """An account and some of its slots, proved by the nodes on the way to them (EIP-1186)."""
+        return account_proof(self.state_at(name)[1], address(account), proof_keys(keys))
+
     # -- calls
 
     async def call(self, arguments: Any, name: Any = None, state_overrides: Any = None) -> str:
         """Run a message on a block's state."""
         block, state = self.state_at(name)
-        try:
+        with _call_errors():
             result = call(self.client.spec, block.header, state, **self._message(block, arguments, state_overrides))
-        except InvalidTransaction as error:
-            raise RpcError(SERVER_ERROR, str(error)) from error
-        except OutOfTime as error:
-            raise RpcError(SERVER_ERROR, CALL_TIMED_OUT) from error
         if result.error is not None:
             raise revert_error(result.error, result.revert_data)
         return data(result.output)
@@ -246,16 +254,19 @@ class EthRpc:
     async def estimate_gas(self, arguments: Any, name: Any = None, state_overrides: Any = None) -> str:
         """The gas limit with which a message succeeds."""
         block, state = self.state_at(name)
-        try:
+        with _call_errors():
             message = self._message(block, arguments, state_overrides)
             gas = estimate_gas(self.client.spec, block.header, state, **message)
-        except InvalidTransaction as error:
-            raise RpcError(SERVER_ERROR, str(error)) from error
-        except OutOfTime as error:
-            raise RpcError(SERVER_ERROR, CALL_TIMED_OUT) from error
-        except CallReverted as error:
-            raise revert_error(str(error), error.revert_data) from error
         return quantity(gas)
+
+    async def create_access_list(self, arguments: Any, name: Any = None, state_overrides: Any = None) -> dict[str, Any]:
+        """What a message touches, as an EIP-2930 access list, and what the message costs with it."""
+        block, state = self.state_at(name)
+        with _call_errors():
+            message = self._message(block, arguments, state_overrides)
+            made = create_access_list(self.client.spec, block.header, state, **message)
+        answer = {"accessList": access_list_json(made.access_list), "gasUsed": quantity(made.gas_used)}
+        return answer if made.error is None else {**answer, "error": made.error}
 
     def _message(self, block: ChainBlock, arguments: Any, state_overrides: Any) -> dict[str, Any]:
         """What a caller wants to run, within bounds of gas and time: calls must not hold up a flashblock."""
@@ -382,6 +393,14 @@ class EthRpc:
         """One sender's part of the pool."""
         return self._content_of(address(account))
 
+    async def pool_inspect(self) -> dict[str, Any]:
+        """Everything in the pool as one line each, in geth's words."""
+        content = await self.pool_content()
+        return {
+            kind: {sender: {nonce: _in_words(tx) for nonce, tx in listed.items()} for sender, listed in senders.items()}
+            for kind, senders in content.items()
+        }
+
     def _content_of(self, sender: bytes) -> dict[str, dict[str, Any]]:
         pool = self.client.pool
         reachable = pool.next_nonce(sender, pool.head.state.nonce(sender))
@@ -423,6 +442,19 @@ class EthRpc:
         return self.client.status()
 
 
+@contextmanager
+def _call_errors() -> Iterator[None]:
+    """What a message that cannot run, takes too long or fails at any gas is answered with."""
+    try:
+        yield
+    except InvalidTransaction as error:
+        raise RpcError(SERVER_ERROR, str(error)) from error
+    except OutOfTime as error:
+        raise RpcError(SERVER_ERROR, CALL_TIMED_OUT) from error
+    except CallReverted as error:
+        raise revert_error(str(error), error.revert_data) from error
+
+
 def _transaction_at(block: ChainBlock, index: int) -> dict[str, Any]:
     return transaction_json(
         block.transactions[index],
@@ -432,6 +464,11 @@ def _transaction_at(block: ChainBlock, index: int) -> dict[str, Any]:
         index=index,
         base_fee=block.header.base_fee_per_gas,
     )
+
+
+def _in_words(tx: dict[str, Any]) -> str:
+    price, gas, value = (int(tx[name], 16) for name in ("gasPrice", "gas", "value"))
+    return f"{tx['to'] or 'contract creation'}: {value} wei + {gas} gas × {price} wei"
 
 
 def _constant(value: Any) -> Callable[[], Awaitable[Any]]:

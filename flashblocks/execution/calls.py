@@ -60,17 +60,18 @@ def call(
     block_hashes: BlockHashes | None = None,
     deadline: float | None = None,
     clock: Callable[[], float] | None = None,
+    journal: Callable[[WorldState, Environment], BlockState] = BlockState,
 ) -> CallResult:
     """Run a message on `state` as if in the block of `header`; nothing is kept. `to` None runs `data` as initcode.
 
     The sender needs no nonce, no key and no fee; with a `gas_price` it must be able to pay for `gas`. As in geth, the
     base fee reads as 0 while the gas price is 0. Raises InvalidTransaction when the message cannot start at all, and
-    OutOfTime when it still runs at `deadline` (in the time of `clock`).
+    OutOfTime when it still runs at `deadline` (in the time of `clock`). `journal` makes what the message runs on.
     """
     environment = Environment.of(spec, header, block_hashes)
     if gas_price == 0:
         environment = msgspec.structs.replace(environment, base_fee=0)
-    working = BlockState(state, environment)
+    working = journal(state, environment)
     working.deadline, working.clock = deadline, clock
     apply_overrides(working, overrides or {})
     if gas is None:

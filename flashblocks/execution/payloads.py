@@ -1,8 +1,11 @@
 """Between the Engine API's payloads and blocks: the same fields under other names, and the roots that are left out."""
 
+from collections.abc import Iterable
+
 from flashblocks.execution.chain_spec import ChainSpec
 from flashblocks.execution.errors import InvalidBlock
-from flashblocks.execution.header import EMPTY_REQUESTS_HASH, Block, Header
+from flashblocks.execution.header import DEPOSIT_TYPE, EMPTY_REQUESTS_HASH, Block, Header
+from flashblocks.execution.receipt import Receipt
 from flashblocks.execution.trie import EMPTY_ROOT, ordered_root
 from flashblocks.wire.engine import Envelope, ExecutionPayload
 
@@ -38,8 +41,17 @@ def block_of(spec: ChainSpec, envelope: Envelope) -> Block:
     return Block(header, payload.transactions)
 
 
-def envelope_of(block: Block) -> Envelope:
-    """The payload of a block, with its parent beacon block root."""
+def block_value(header: Header, receipts: Iterable[Receipt]) -> int:
+    """What the fee recipient earns by a block, in wei: the priority fees of its paid transactions."""
+    return sum(
+        (receipt.effective_gas_price - header.base_fee_per_gas) * receipt.gas_used
+        for receipt in receipts
+        if receipt.type != DEPOSIT_TYPE
+    )
+
+
+def envelope_of(block: Block, receipts: Iterable[Receipt] = ()) -> Envelope:
+    """The payload of a block, with its parent beacon block root and, where the receipts are given, its value."""
     header = block.header
     payload = ExecutionPayload(
         parent_hash=header.parent_hash,
@@ -60,4 +72,4 @@ def envelope_of(block: Block) -> Envelope:
         excess_blob_gas=header.excess_blob_gas,
         withdrawals_root=None if header.requests_hash is None else header.withdrawals_root,
     )
-    return Envelope(header.parent_beacon_root, payload)
+    return Envelope(header.parent_beacon_root, payload, block_value(header, receipts))

@@ -7,6 +7,7 @@ import msgspec
 
 from flashblocks.execution.calls import AccountOverride
 from flashblocks.execution.keccak import keccak256
+from flashblocks.execution.proofs import STORAGE_KEYS_MAX
 from flashblocks.execution.receipt import Log
 from flashblocks.execution.transaction import AccessList
 from flashblocks.wire.hexadecimal import WireError, to_bytes, to_int
@@ -54,6 +55,17 @@ def slot(value: Any) -> int:
     if not isinstance(value, str) or not value.startswith("0x") or len(value) > 66:
         raise WireError("storage slot: expected up to 32 bytes of hex")
     return int(value[2:] or "0", 16) if _is_hex(value[2:]) else to_int(value, "storage slot")
+
+
+def proof_keys(value: Any) -> list[tuple[str, int]]:
+    """Read eth_getProof's storage keys: each as it is spelled in the answer, and its position. Raises WireError."""
+    if not isinstance(value, list):
+        raise WireError("storage keys: expected an array")
+    if len(value) > STORAGE_KEYS_MAX:
+        raise WireError(f"too many storage keys: have {len(value)}, at most {STORAGE_KEYS_MAX}")
+    positions = [slot(key) for key in value]
+    # geth answers a full word as it came, and anything shorter as a number.
+    return [(key.lower() if len(key) == 66 else hex(at), at) for key, at in zip(value, positions, strict=True)]
 
 
 def _is_hex(digits: str) -> bool:

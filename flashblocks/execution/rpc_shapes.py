@@ -9,7 +9,7 @@ from typing import Any
 from flashblocks.execution.header import EMPTY_UNCLES_HASH, Block, Header
 from flashblocks.execution.receipt import Log, Receipt
 from flashblocks.execution.rlp import decode_list
-from flashblocks.execution.transaction import LEGACY_TYPE, SET_CODE_TYPE, Authorization, Transaction
+from flashblocks.execution.transaction import LEGACY_TYPE, SET_CODE_TYPE, AccessList, Authorization, Transaction
 from flashblocks.wire.hexadecimal import data, quantity
 
 Json = dict[str, Any]
@@ -133,15 +133,20 @@ def _add_signed_fields(obj: Json, tx: Transaction) -> None:
     if tx.type == LEGACY_TYPE:
         return
     obj["yParity"] = quantity(v)
-    obj["accessList"] = [
-        {"address": data(address), "storageKeys": [data(slot.to_bytes(32, "big")) for slot in slots]}
-        for address, slots in tx.access_list
-    ]
+    obj["accessList"] = access_list_json(tx.access_list)
     if tx.type > 1:
         obj["maxFeePerGas"] = quantity(tx.max_fee_per_gas)
         obj["maxPriorityFeePerGas"] = quantity(tx.max_priority_fee_per_gas)
     if tx.type == SET_CODE_TYPE:
         obj["authorizationList"] = [_authorization_json(entry) for entry in tx.authorization_list]
+
+
+def access_list_json(access_list: AccessList) -> list[Json]:
+    """An EIP-2930 access list."""
+    return [
+        {"address": data(address), "storageKeys": [data(slot.to_bytes(32, "big")) for slot in slots]}
+        for address, slots in access_list
+    ]
 
 
 def _authorization_json(entry: Authorization) -> Json:

@@ -138,6 +138,43 @@ def get(root: Node | None, key: str, load: Load = no_load) -> Value | None:
     return None
 
 
+def proof(root: Node | None, key: str, load: Load = no_load) -> list[bytes]:
+    """The encoded nodes from the root towards `key`, as far as the trie goes: they prove its value, or its absence.
+
+    Nodes shorter than a hash lie inside their parents and are not listed, but for the root (eth_getProof, EIP-1186).
+    """
+    found: list[bytes] = []
+    below, depth = root, 0
+    while below is not None:
+        node = cast(Leaf | Extension | Branch, _resolve(below, key[:depth], load) if type(below) is bytes else below)
+        if depth == 0 or len(node.ref) > INLINE_NODE_LIMIT_BYTES:
+            found.append(_encoded(node, depth))
+        if isinstance(node, Branch):
+            below = node.children[_DIGIT_VALUE[key[depth]]]
+            depth += 1
+        elif isinstance(node, Extension) and key.startswith(node.path, depth):
+            depth += len(node.path)
+            below = node.child
+        else:
+            return found
+    return found
+
+
+def _encoded(node: Leaf | Extension | Branch, depth: int) -> bytes:
+    """The RLP of a node that stands at `depth`."""
+    if isinstance(node, Leaf):
+        value = node.value
+        payload = value if isinstance(value, bytes) else encode_uint(value) if isinstance(value, int) else value.rlp()
+        return wrap_list(encode_bytes(_compact(node.key[depth:], "2", "3")) + encode_bytes(payload))
+    if isinstance(node, Extension):
+        return wrap_list(encode_bytes(_compact(node.path, "0", "1")) + _reference_of(node.child))
+    return wrap_list(b"".join([NO_CHILD if c is None else _reference_of(c) for c in node.children]) + NO_CHILD)
+
+
+def _reference_of(node: Node) -> bytes:
+    return node if isinstance(node, bytes) else node.ref
+
+
 def update(root: Node | None, changes: Mapping[str, Value | None], load: Load = no_load) -> Node | None:
     """The root after writing `changes`; None deletes a key, and so does the integer zero (an empty storage slot)."""
     if not changes:

@@ -169,6 +169,7 @@ class Envelope(msgspec.Struct, frozen=True):
 
     parent_beacon_block_root: bytes
     payload: ExecutionPayload
+    block_value: int = 0  # wei of priority fees; engine_getPayload alone tells it
 
     def to_json(self) -> dict[str, Any]:
         """Spell the envelope as conductor_commitUnsafePayload and admin_postUnsafePayload take it."""

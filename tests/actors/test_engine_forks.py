@@ -74,6 +74,16 @@ async def test_every_fork_has_its_methods_and_fields(tmp_path: Path) -> None:
         assert (await driver.head())["hash"] == payloads[-1]["blockHash"]
 
 
+async def test_the_value_of_a_block_is_its_priority_fees(tmp_path: Path) -> None:
+    forge = Forge()
+    async with running(tmp_path, forge) as (_, driver):
+        await driver.send(forge.transfer(0, 0, tip=3_000_000), forge.transfer(1, 0, tip=5_000_000))
+        head, attributes = await driver.next_attributes()
+        begun = await driver.choose(head, attributes)
+        answer = await driver.engine.call("engine_getPayloadV4", begun["payloadId"])
+        assert int(answer["blockValue"], 16) == 21_000 * 8_000_000
+
+
 async def test_attributes_must_be_those_of_the_block_s_fork(tmp_path: Path) -> None:
     forge = YoungForge()
     async with running(tmp_path, forge) as (_, driver):

@@ -15,6 +15,7 @@ from chaos import erc20
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.assembler import assemble
 from flashblocks.execution.header import Block, Header
+from flashblocks.execution.keccak import keccak256
 from flashblocks.execution.signing import sign_transaction
 from flashblocks.execution.transaction import LEGACY_TYPE, SET_CODE_TYPE, decode_transaction
 from flashblocks.wire.hexadecimal import data, to_bytes
@@ -199,6 +200,40 @@ async def test_calls_with_overrides_and_reverts(tmp_path: Path) -> None:
         assert await call("eth_getStorageAt", token, "0x0", "latest") == data(bytes(32))
         with pytest.raises(RpcRefused, match="header not found"):
             await call("eth_call", asks, "0x99")
+
+
+async def test_proofs_and_access_lists(tmp_path: Path) -> None:
+    async with with_token(tmp_path) as (component, driver, token):
+        call = driver.rpc.call
+        transfer = {"from": data(ALICE.address), "to": token, "data": data(erc20.transfer_data(BOB.address, 1))}
+        made = await call("eth_createAccessList", transfer, "latest")
+        (entry,) = made["accessList"]
+        assert entry["address"] == token.lower() and len(entry["storageKeys"]) == 2
+        listed = {**transfer, "accessList": made["accessList"]}
+        assert int(await call("eth_estimateGas", listed), 16) == int(made["gasUsed"], 16)
+        keys = [*entry["storageKeys"], "0x7"]
+        proof = await call("eth_getProof", token, keys, "latest")
+        assert [found["key"] for found in proof["storageProof"]] == keys
+        values = [int(found["value"], 16) for found in proof["storageProof"]]
+        assert 12 in values and values[2] == 0  # Bob's, and an empty slot
+        root = (await call("eth_getBlockByNumber", "latest", False))["stateRoot"]
+        assert data(keccak256(to_bytes(proof["accountProof"][0]))) == root
+        await asyncio.to_thread(web3_proof, component.client.rpc_server.url, token, proof["storageHash"])
+        failing = {"to": token, "data": data(erc20.transfer_data(BOB.address, 1))}  # from nobody, who owns nothing
+        assert (await call("eth_createAccessList", failing, "latest"))["error"] == "execution reverted"
+        with pytest.raises(RpcRefused, match="too many storage keys"):
+            await call("eth_getProof", token, ["0x1"] * 1_025, "latest")
+        with pytest.raises(RpcRefused, match="expected an array"):
+            await call("eth_getProof", token, None, "latest")
+        await driver.send(signed(3, to=BOB.address, value=1))
+        inspected = await call("txpool_inspect")
+        (text,) = inspected["pending"][data(ALICE.address)].values()
+        assert text.startswith(f"{data(BOB.address)}: 1 wei + ") and inspected["queued"] == {}
+
+
+def web3_proof(url: str, token: str, storage_hash: str) -> None:
+    found = Web3(Web3.HTTPProvider(url)).eth.get_proof(Web3.to_checksum_address(token), [0], "latest")
+    assert data(found["storageHash"]) == storage_hash
 
 
 async def test_a_call_that_never_ends_is_cut_off(tmp_path: Path) -> None:
