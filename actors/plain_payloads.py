@@ -140,7 +140,8 @@ class PlainPayloads:
 
     async def get(self, payload_id: bytes) -> Envelope:
         """The payload as it is now; asked again, the same one. Raises UnknownPayload."""
-        return envelope_of(self._finish(payload_id).block.seal().block)
+        sealed = self._finish(payload_id).block.seal()
+        return envelope_of(sealed.block, sealed.receipts)
 
     def flashblocks(self, payload_id: bytes) -> list[Flashblock]:
         """The same payload as one or two flashblocks, for a stream without a builder. Raises UnknownPayload."""
