@@ -11,6 +11,7 @@ from typing import Protocol
 import msgspec
 
 from flashblocks.execution.chain_spec import ChainSpec
+from flashblocks.execution.compact import CanonicalHashes
 from flashblocks.execution.errors import ExecutionError, InvalidBlock, InvalidTransaction
 from flashblocks.execution.header import Block, Header
 from flashblocks.execution.import_block import execute_block
@@ -94,7 +95,7 @@ class Chain:
         self.finalized_hash = ZERO_HASH
         self._blocks: dict[bytes, ChainBlock] = {first.hash: first}
         self._by_number: dict[int, list[bytes]] = {first.number: [first.hash]}
-        self._canonical: dict[int, bytes] = {first.number: first.hash}
+        self._canonical = CanonicalHashes(first.number, first.hash)
         self._transactions: dict[bytes, bytes] = {}  # transaction hash → hash of its canonical block, oldest first
         self._older_transactions: dict[bytes, bytes] = {}  # the same below the first block, newest first
         self._invalid: dict[bytes, Imported] = {}
@@ -269,12 +270,13 @@ class Chain:
         return HeadChange(tuple(removed), tuple(reversed(added)))
 
     def _apply(self, change: HeadChange, head: ChainBlock) -> None:
+        if change.removed:
+            self._canonical.cut_to(change.removed[-1].number - 1)
         for block in change.removed:
-            del self._canonical[block.number]
             for tx in block.transactions:
                 self._transactions.pop(tx.hash, None)
         for block in change.added:
-            self._canonical[block.number] = block.hash
+            self._canonical.append(block.number, block.hash)
             self._index(block)
         self.head = head
         self._forget_old()
@@ -285,9 +287,8 @@ class Chain:
         self.safe_hash, self.finalized_hash = safe, finalized
 
     def adopt_canonical(self, ancestors: Iterable[tuple[int, bytes]]) -> None:
-        """Take over canonical hashes (number, hash) below the first block, when the chain is opened."""
-        for number, block_hash in ancestors:
-            self._canonical[number] = block_hash
+        """Take over canonical hashes (number, hash) below the first block, newest first, when the chain is opened."""
+        self._canonical.prepend(ancestors)
 
     def index_older(self, block: ChainBlock) -> bool:
         """Make the transactions of a block below the first one findable, newest first; False when there is no room."""

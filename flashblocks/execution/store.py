@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from flashblocks.execution.compact import HashPlaces
 from flashblocks.execution.state import StateDiff
 
 SEGMENT_MAGIC = b"FBCHAIN2"
@@ -88,7 +89,7 @@ class ChainStore:
         self.directory = directory
         self.dropped_bytes = 0  # torn or damaged bytes cut off at the end of the log when it was opened
         self._segment_size_bytes_max = segment_size_bytes_max
-        self._places: dict[bytes, int] = {}
+        self._places = HashPlaces(lambda place: self._key_of(place)[1])
         self._files: list[int] = []
         self._end = 0
         directory.mkdir(parents=True, exist_ok=True)
@@ -119,8 +120,7 @@ class ChainStore:
         """Write one block; a block that is already there is left alone. Raises StoreFull or StoreError."""
         if block.hash in self._places:
             return
-        place = self._append(KIND_BLOCK, _encode_block(block))
-        self._places[block.hash] = place
+        self._places.add(block.hash, self._append(KIND_BLOCK, _encode_block(block)))
 
     def append_forkchoice(self, forkchoice: StoredForkchoice) -> None:
         """Write where the chain stands now. Raises StoreFull or StoreError."""
@@ -141,10 +141,15 @@ class ChainStore:
         place = self._places.get(block_hash)
         if place is None:
             return None
+        number, _, parent_hash = self._key_of(place)
+        return Link(number, parent_hash)
+
+    def _key_of(self, place: int) -> tuple[int, bytes, bytes]:
+        """Number, hash and parent hash of the block whose record lies at `place`."""
         segment, offset = place >> _OFFSET_BITS, place & ((1 << _OFFSET_BITS) - 1)
         key = os.pread(self._files[segment], _BLOCK_KEY.size, offset + _FRAME.size)
-        number, _, parent_hash = _BLOCK_KEY.unpack(key)
-        return Link(number, parent_hash)
+        found: tuple[int, bytes, bytes] = _BLOCK_KEY.unpack(key)
+        return found
 
     def place_of(self, block_hash: bytes) -> int | None:
         """Where the block lies in the log, for `records_from`."""
@@ -196,8 +201,8 @@ class ChainStore:
                 os.ftruncate(file, offset)
                 break
             following, block = key
-            if block is not None:
-                self._places[block] = segment << _OFFSET_BITS | offset
+            if block is not None and block not in self._places:
+                self._places.add(block, segment << _OFFSET_BITS | offset)
             offset = following
         return offset
 
