@@ -31,7 +31,8 @@ from flashblocks.wire.keccak import keccak256
 
 TRANSFER, ERC20 = "transfer", "erc20"
 MIXES = (TRANSFER, ERC20)
-SENDS_AT_ONCE_MAX = 512
+SENDS_AT_ONCE_MAX = 4_096
+CONNECTIONS_MAX = 128
 SEND_S_MAX = 5.0
 SEND_TRIES_MAX = 40
 RETRY_S = 0.25
@@ -77,6 +78,7 @@ class LoadReport(msgspec.Struct, frozen=True, kw_only=True):
     sealed: int
     tps_wanted: float
     tps_sealed: float
+    accepted_ms: dict[str, float]
     preconfirmed_ms: dict[str, float]
     sealed_ms: dict[str, float]
     errors: dict[str, int]
@@ -98,7 +100,7 @@ class Load:
         self._options = options
         self._record = record
         self._streams: Sequence[str] = endpoints["stream"]
-        self._rpc = RpcClient(endpoints["rpc"]["http"], timeout_s=SEND_S_MAX)
+        self._rpc = RpcClient(endpoints["rpc"]["http"], timeout_s=SEND_S_MAX, connections_max=CONNECTIONS_MAX)
         self._senders = Senders(endpoints["chain_id"], endpoints["accounts"])
         self._traces: dict[bytes, Trace] = {}
         self._counts: Counter[str] = Counter()
@@ -304,6 +306,7 @@ class Load:
             sealed=len(sealed),
             tps_wanted=self._options.tps,
             tps_sealed=round(len(sealed) / took_s, 2) if took_s else 0.0,
+            accepted_ms=quantiles([(trace.sent - trace.due) * 1000 for trace in traces if trace.sent]),
             preconfirmed_ms=quantiles([(trace.seen - trace.due) * 1000 for trace in seen]),
             sealed_ms=quantiles([(trace.sealed - trace.due) * 1000 for trace in sealed]),
             errors=dict(self._errors.most_common(10)),

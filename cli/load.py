@@ -15,9 +15,10 @@ LOST_STATUS = 1
 def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
     """Add the options."""
     add_name(parser)
-    parser.add_argument("--tps", type=float, required=True, help="transactions per second")
-    parser.add_argument("--duration", type=float, required=True, help="seconds")
-    parser.add_argument("--mix", default="transfer", help="transfer, erc20, or both with a comma: taken in turn")
+    parser.add_argument("--tps", type=float, help="transactions per second")
+    parser.add_argument("--duration", type=float, help="seconds")
+    parser.add_argument("--burst", type=int, help="so many within one second, instead of --tps and --duration")
+    parser.add_argument("--mix", help="transfer (the default), erc20, or both with a comma: taken in turn")
     parser.add_argument("--json", action="store_true", help="machine-readable")
 
 
@@ -27,12 +28,11 @@ def run(options: argparse.Namespace) -> int:
 
     from chaos.load import Load, LoadError, LoadOptions
 
-    mix = tuple(part.strip() for part in options.mix.split(",") if part.strip())
+    tps, duration = _rate(options)
+    mix = tuple(part.strip() for part in (options.mix or "transfer").split(",") if part.strip())
     found = endpoints(find(options.name))
-    if options.duration <= 0:
-        raise CommandError("--duration must be more than 0")
     try:
-        wanted = LoadOptions(tps=options.tps, duration_s=options.duration, mix=mix)
+        wanted = LoadOptions(tps=tps, duration_s=duration, mix=mix)
         report = asyncio.run(_run(Load(found, wanted)))
     except LoadError as error:
         raise CommandError(str(error)) from None
@@ -44,6 +44,21 @@ def run(options: argparse.Namespace) -> int:
     return 0 if report.sealed >= report.sent else LOST_STATUS
 
 
+def _rate(options: argparse.Namespace) -> tuple[float, float]:
+    """Transactions per second, and for how many seconds."""
+    if options.burst is not None:
+        if options.tps is not None or options.duration is not None:
+            raise CommandError("--burst is instead of --tps and --duration")
+        if options.burst <= 0:
+            raise CommandError("--burst must be more than 0")
+        return float(options.burst), 1.0
+    if options.tps is None or options.duration is None:
+        raise CommandError("give --tps and --duration, or --burst")
+    if options.duration <= 0:
+        raise CommandError("--duration must be more than 0")
+    return options.tps, options.duration
+
+
 async def _run(load: Any) -> Any:
     return await load.run()
 
@@ -53,7 +68,11 @@ def _tell(report: dict[str, Any]) -> None:
         f"sent {report['sent']} of {report['due']} due ({report['tps_wanted']:g}/s wanted), "
         f"preconfirmed {report['preconfirmed']}, sealed {report['sealed']} ({report['tps_sealed']:g}/s)"
     )
-    for key, words in (("preconfirmed_ms", "due → seen on the stream"), ("sealed_ms", "due → sealed")):
+    for key, words in (
+        ("accepted_ms", "due → accepted"),
+        ("preconfirmed_ms", "due → seen on the stream"),
+        ("sealed_ms", "due → sealed"),
+    ):
         values = report[key]
         if values:
             say(f"  {words:<26}" + "  ".join(f"{name} {value:8.1f} ms" for name, value in values.items()))
