@@ -14,7 +14,7 @@ from raft.commands import Appended, Claimed, Event, Sealed
 from raft.node import RaftNode
 from tracing import names
 from tracing.conducting import BlockTrace, FailoverTrace
-from tracing.context import parse_traceparent, root_of
+from tracing.context import parse_frame_context, parse_traceparent, root_of
 from tracing.stages import component_stages
 
 OFFERS_REMEMBERED_MAX = 1024
@@ -55,6 +55,7 @@ class ConductorTrace:
         now, ours = time.time(), event.node == self._node
         if isinstance(event, Appended):
             self.blocks.began(event.number, now)
+            self._note_kept(event.number, event.traceparent)
             self.failover.committed(ours, event.number, event.index, now)
         elif isinstance(event, Sealed):
             block = self._raft.ledger.sealed(event.number)
@@ -66,6 +67,13 @@ class ConductorTrace:
         elif isinstance(event, Claimed):
             self.failover.claimed(event.epoch, now)
             self.blocks.claimed(self._raft.leader_lost_at)
+
+    def _note_kept(self, number: int, context_text: str) -> None:
+        if self.stages.tracer.samples_all:
+            return
+        context = parse_frame_context(context_text)
+        if context is not None and context.build.sampled:
+            self.blocks.kept(number)
 
     def on_leadership(self, leading: bool, term: int) -> None:
         """Raft made this node the leader, or no longer."""

@@ -18,7 +18,8 @@ SOCKET_FILE = "f"
 LAUNCHER_FILE = "python"
 EVM_COMPONENTS = frozenset({"builder", "fallback-el", "rpc-node"})
 WARM_UP = "actors.warm_up:warm_up_process"
-OTLP_EXPORTER = "tracing.tracer:import_otlp"
+OTLP_EXPORTER = "tracing.exporting:import_exporter"
+OTLP_VARIABLES = frozenset({"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"})
 
 
 class ForkedWorkers:
@@ -35,7 +36,7 @@ class ForkedWorkers:
         modules = sorted({module_of(each.component) for each in plan})
         if EVM_COMPONENTS & {each.component for each in plan}:
             modules.append(WARM_UP)
-        if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        if OTLP_VARIABLES & os.environ.keys():
             modules.append(OTLP_EXPORTER)
         command = [sys.executable, "-P", "-m", "actors.fork_server", str(self._socket), *modules]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)

@@ -13,7 +13,7 @@ from flashblocks.wire.engine import Envelope
 from flashblocks.wire.payload_id import payload_id
 from tracing import names
 from tracing.context import TraceRoot, block_root, parse_traceparent, root_of
-from tracing.stages import component_stages
+from tracing.stages import component_stages, jsonrpc_attributes
 from tracing.tracer import Attribute
 
 SPANS: dict[type[Step], str] = {
@@ -21,6 +21,11 @@ SPANS: dict[type[Step], str] = {
     SealBlock: names.GET_PAYLOAD,
     Commit: names.COMMIT_PAYLOAD,
     Insert: names.IMPORT,
+}
+METHODS: dict[type[Step], str] = {
+    StartBuild: "engine_forkchoiceUpdatedV3",
+    SealBlock: "engine_getPayload",
+    Commit: "conductor_commitUnsafePayload",
 }
 
 
@@ -35,10 +40,13 @@ class OpNodeTrace:
     def begins(self, step: Step) -> dict[str, str] | None:
         """A step is taken now; the headers for its calls."""
         if isinstance(step, StartBuild):
-            self._root = block_root(self._chain_id, payload_id(step.head.hash, step.attributes))
+            self._root = self._root_of(payload_id(step.head.hash, step.attributes))
         elif isinstance(step, SealBlock):
-            self._root = block_root(self._chain_id, step.payload_id)
+            self._root = self._root_of(step.payload_id)
         return None if self._root is None else {"traceparent": self._root.traceparent}
+
+    def _root_of(self, payload: bytes) -> TraceRoot:
+        return self.stages.tracer.sampled(block_root(self._chain_id, payload))
 
     def ended(self, step: Step, took_s: float, error: str | None = None) -> None:
         """A step is through."""
@@ -46,6 +54,8 @@ class OpNodeTrace:
         if root is None or isinstance(step, AskOpenBlock):
             return
         attributes: dict[str, Attribute] = {names.OUTCOME: error or "ok"}
+        if type(step) in METHODS:
+            attributes |= jsonrpc_attributes(METHODS[type(step)])
         if isinstance(step, Commit | Insert):
             attributes |= _block(step.envelope)
         now = time.time()

@@ -75,6 +75,8 @@ class BuildTrace:
         """Record a build; the text that its frame shall carry (empty when tracing is off)."""
         stages = self._stages
         root = block_root(self._chain_id, payload_id)
+        if not self._failover_left:
+            root = stages.tracer.sampled(root)
         stages.observe(names.BUILD, end - start, root)
         if not stages.tracer.enabled:
             return ""
@@ -114,13 +116,20 @@ class BuildTrace:
     def _choose(self, hashes: Sequence[bytes], now: float) -> list[bytes]:
         """Of those with a root: the ones with the smallest hashes, the slow ones; nearly all after a failover.
 
-        First of all those that have spans already, from a flashblock that came to nothing.
+        The sampler has a say in the ordinary ones only. First of all those that have spans already, from a flashblock
+        that came to nothing.
         """
-        known = sorted(
-            (not waiting.traced, tx_hash) for tx_hash in hashes if (waiting := self._arrivals.get(tx_hash)) is not None
-        )
-        again = sum(not new for new, _ in known)
-        kept = max(again, FAILOVER_PER_FLASHBLOCK_MAX if self._failover_left else SAMPLED_PER_FLASHBLOCK_MAX)
-        chosen, beyond = ([tx_hash for _, tx_hash in part] for part in (known[:kept], known[kept:]))
-        slow = [tx_hash for tx_hash in beyond if now - self._arrivals[tx_hash].since > SLOW_POOL_WAIT_S]
-        return (chosen + slow[:SLOW_PER_FLASHBLOCK_MAX])[:TRACED_TRANSACTIONS_MAX]
+        known = [(tx_hash, waiting) for tx_hash in hashes if (waiting := self._arrivals.get(tx_hash)) is not None]
+        chosen = [tx_hash for tx_hash, waiting in known if waiting.traced]
+        new = sorted((tx_hash, waiting.since) for tx_hash, waiting in known if not waiting.traced)
+        if self._failover_left:
+            chosen += [tx_hash for tx_hash, _ in new[:FAILOVER_PER_FLASHBLOCK_MAX]]
+        else:
+            slow = [tx_hash for tx_hash, since in new if now - since > SLOW_POOL_WAIT_S]
+            usual = [tx_hash for tx_hash, since in new if now - since <= SLOW_POOL_WAIT_S and self._is_sampled(tx_hash)]
+            chosen += usual[: max(0, SAMPLED_PER_FLASHBLOCK_MAX - len(chosen))] + slow[:SLOW_PER_FLASHBLOCK_MAX]
+        return chosen[:TRACED_TRANSACTIONS_MAX]
+
+    def _is_sampled(self, tx_hash: bytes) -> bool:
+        tracer = self._stages.tracer
+        return tracer.samples_all or tracer.sampled(transaction_root(tx_hash)).sampled

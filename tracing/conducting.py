@@ -24,13 +24,14 @@ class BlockTrace:
     def __init__(self, stages: Stages, chain_id: int, node: str) -> None:
         self._stages, self._chain_id, self._node = stages, chain_id, node
         self._began: OrderedDict[int, float] = OrderedDict()
+        self._kept: OrderedDict[int, None] = OrderedDict()
         self._sealing: tuple[int, TraceRoot | None, float] | None = None
         self._others_last: tuple[TraceRoot, float, float, dict[str, Attribute]] | None = None
         self._sealed_at = 0.0
 
     def trace_of(self, payload_id: bytes) -> TraceRoot:
         """The root that a payload's spans hang below."""
-        return block_root(self._chain_id, payload_id)
+        return self._stages.tracer.sampled(block_root(self._chain_id, payload_id))
 
     def began(self, number: int, at: float) -> None:
         """The first sign of a block of this height; later ones do not count."""
@@ -38,6 +39,13 @@ class BlockTrace:
             self._began[number] = at
             if len(self._began) > BLOCKS_REMEMBERED_MAX:
                 self._began.popitem(last=False)
+
+    def kept(self, number: int) -> None:
+        """A builder keeps this block's trace, whatever the sampler says: it is one in which leadership changed."""
+        if number not in self._kept:
+            self._kept[number] = None
+            if len(self._kept) > BLOCKS_REMEMBERED_MAX:
+                self._kept.popitem(last=False)
 
     def sealing(self, number: int, root: TraceRoot | None, slot_start: float, now: float) -> None:
         """The op-node asks for a seal; `root` is the trace its call names."""
@@ -55,6 +63,8 @@ class BlockTrace:
         self._sealed_at, self._others_last = now, None
         if root is None:
             return
+        if number in self._kept:
+            root = root._replace(sampled=True)
         attributes: dict[str, Attribute] = {
             names.BLOCK_NUMBER: number,
             names.BLOCK_HASH: "0x" + block_hash.hex(),

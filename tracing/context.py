@@ -12,20 +12,25 @@ from hashlib import sha256
 from typing import NamedTuple
 
 TRACEPARENT_LENGTH = 55
+SAMPLED_FLAG = 1
 TRACED_TRANSACTIONS_MAX = 64
 """Per flashblock, whoever asks for it: what a frame's text can name at most."""
 
 
 class TraceRoot(NamedTuple):
-    """A derived trace: its id (128 bits) and the id of its root span (64 bits); or those of any span."""
+    """A derived trace: its id (128 bits) and the id of its root span (64 bits); or those of any span.
+
+    `sampled` is traceparent's flag: whether the trace is kept.
+    """
 
     trace_id: int
     span_id: int
+    sampled: bool = True
 
     @property
     def traceparent(self) -> str:
-        """The root as a W3C traceparent, sampled."""
-        return f"00-{self.trace_id:032x}-{self.span_id:016x}-01"
+        """The root as a W3C traceparent."""
+        return f"00-{self.trace_id:032x}-{self.span_id:016x}-{self.sampled:02x}"
 
 
 def block_root(chain_id: int, payload_id: bytes) -> TraceRoot:
@@ -45,7 +50,7 @@ def failover_root(chain_id: int, epoch: int) -> TraceRoot:
 
 def root_of(context: TraceRoot) -> TraceRoot:
     """The root of the derived trace that a span of it lies in."""
-    return TraceRoot(context.trace_id, context.trace_id >> 64)
+    return TraceRoot(context.trace_id, context.trace_id >> 64, context.sampled)
 
 
 class FrameContext(NamedTuple):
@@ -92,7 +97,7 @@ def parse_traceparent(text: str | None) -> TraceRoot | None:
     if len(parts) < 4 or (len(parts[0]), len(parts[1]), len(parts[2])) != (2, 32, 16) or parts[0] == "ff":
         return None
     try:
-        root = TraceRoot(int(parts[1], 16), int(parts[2], 16))
+        root = TraceRoot(int(parts[1], 16), int(parts[2], 16), bool(int(parts[3][:2], 16) & SAMPLED_FLAG))
     except ValueError:
         return None
     return root if root.trace_id and root.span_id else None

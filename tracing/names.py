@@ -2,6 +2,7 @@
 
 # attributes
 GROUP = "service.instance.id"
+NAMESPACE = "service.namespace"
 TX_HASH = "tx.hash"
 PAYLOAD_ID = "payload.id"
 BLOCK_NUMBER = "block.number"
@@ -13,6 +14,17 @@ TRANSACTIONS = "transactions"
 
 CAUSE = "failover.cause"
 SUBSCRIBERS = "subscribers"
+
+ERROR_TYPE = "error.type"
+OTHER_ERROR = "_OTHER"  # the conventions' word for an error that has no class of its own
+RPC_SYSTEM = "rpc.system.name"
+RPC_METHOD = "rpc.method"
+RPC_STATUS = "rpc.response.status_code"
+JSONRPC_VERSION = "jsonrpc.protocol.version"
+MESSAGING_SYSTEM = "messaging.system"
+MESSAGING_DESTINATION = "messaging.destination.name"
+MESSAGING_OPERATION = "messaging.operation.name"
+MESSAGING_OPERATION_TYPE = "messaging.operation.type"
 
 # spans of a block trace, in the order of a flashblock's life
 BLOCK = "block"

@@ -41,8 +41,8 @@ class Sent:
 class SendTrace:
     """What an rpc-node or an ingress records of the transactions it took in. Bounded by WAITING_MAX.
 
-    A flashblock's frame names the transactions that are traced. Where it names none because a new leader published
-    it anew, all are (at most UNNAMED_PER_FLASHBLOCK_MAX); so no span of theirs is left without its root.
+    A flashblock's frame names the transactions that are traced. Where there is none – a block that the fallback made,
+    a stream of others – all that the sampler keeps are (at most UNNAMED_PER_FLASHBLOCK_MAX).
     """
 
     def __init__(self, stages: Stages, taken: str) -> None:
@@ -96,7 +96,8 @@ class SendTrace:
                 continue
             slow = sent.own_root and now - sent.start > SLOW_S and slow_left > 0
             self._stages.observe(self._total, now - sent.start, transaction_root(tx_hash))
-            if tx_hash not in named and not (left > 0 and sent.own_root) and not slow:
+            unnamed = left > 0 and sent.own_root and self._is_sampled(tx_hash)
+            if tx_hash not in named and not unnamed and not slow:
                 continue
             left, slow_left = left - 1, slow_left - slow
             attributes: dict[str, Attribute] = {
@@ -116,6 +117,10 @@ class SendTrace:
                     kind=SpanKind.CONSUMER,
                     links=[] if context is None else [context.build],
                 )
+
+    def _is_sampled(self, tx_hash: bytes) -> bool:
+        tracer = self._stages.tracer
+        return tracer.samples_all or tracer.sampled(transaction_root(tx_hash)).sampled
 
     @property
     def _total(self) -> str:

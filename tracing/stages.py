@@ -44,7 +44,8 @@ class Stages:
     def observe(self, stage: str, seconds: float, trace: TraceRoot | None = None) -> None:
         """Count a duration; the trace, where it is recorded, is its exemplar."""
         if self._seconds is not None and math.isfinite(seconds):
-            exemplar = None if trace is None or not self.tracer.enabled else {"trace_id": f"{trace.trace_id:032x}"}
+            recorded = trace is not None and trace.sampled and self.tracer.enabled
+            exemplar = {"trace_id": f"{trace.trace_id:032x}"} if recorded and trace is not None else None
             self._seconds.labels(stage).observe(max(0.0, seconds), exemplar)
 
     def flashblock(
@@ -110,7 +111,7 @@ class Stages:
         """Record a served RPC below the caller's trace; nothing without a `traceparent` header of ours."""
         context = parse_frame_context(traceparent)
         if context is not None and self.tracer.enabled:
-            attributes: dict[str, Attribute] = {"rpc.system": "jsonrpc", "rpc.method": method}
+            attributes = jsonrpc_attributes(method)
             self.tracer.span(root_of(context.build), method, start, end, attributes, kind=SpanKind.SERVER, error=error)
 
     def close(self) -> None:
@@ -121,6 +122,11 @@ class Stages:
 def component_stages(component: str, name: str, data_dir: str, registry: CollectorRegistry | None = None) -> Stages:
     """The stages of one component, with the tracer its settings and the environment ask for."""
     return Stages(component_tracer(component, name, data_dir), registry)
+
+
+def jsonrpc_attributes(method: str) -> dict[str, Attribute]:
+    """What a span of a JSON-RPC call carries (semantic conventions, JSON-RPC)."""
+    return {names.RPC_SYSTEM: "jsonrpc", names.RPC_METHOD: method, names.JSONRPC_VERSION: "2.0"}
 
 
 def flashblock_attributes(number: int, index: int, payload_id: bytes, outcome: str) -> dict[str, Attribute]:

@@ -1,19 +1,16 @@
 """A component's tracer: spans are recorded when they are over, batched off the data path, and never block it.
 
-Without a collector they go to a rotating OTLP-JSON file under the data directory; with OTEL_EXPORTER_OTLP_ENDPOINT (or
-the option of the same meaning) to that collector over OTLP/HTTP, or gRPC if OTEL_EXPORTER_OTLP_PROTOCOL says so.
-OTEL_SDK_DISABLED=true turns tracing off.
+Without a collector they go to a rotating OTLP-JSON file under the data directory; `tracing.exporting` says what the
+OTEL_* variables make of that.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import getrandbits
-from typing import Any
 
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
@@ -28,14 +25,13 @@ from opentelemetry.trace import (
     TraceFlags,
 )
 
+from tracing import names
 from tracing.context import TraceRoot
-from tracing.otlp_json import FileExporter
+from tracing.exporting import EXPORT_TIMEOUT_MS, Batching, batching, is_sampled, make_exporter, sampled_share
 
-QUEUE_SPANS_MAX = 8192
-BATCH_SPANS_MAX = 512
-BATCH_DELAY_MS = 1000  # what a killed process takes with it
-EXPORT_TIMEOUT_MS = 5000
 CLOSE_S_MAX = 1.0
+SLOW_S = 1.0
+"""A span as long as this is kept although its trace is not."""
 
 SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 UNSET = Status(StatusCode.UNSET)
@@ -51,19 +47,36 @@ class Tracer:
     three times as much and could not give a root span its derived id without tricks.
     """
 
-    def __init__(self, component: str, group: str, exporter: SpanExporter | None) -> None:
+    def __init__(
+        self,
+        component: str,
+        group: str,
+        exporter: SpanExporter | None,
+        *,
+        sampled_share: float = 1.0,
+        batching: Batching | None = None,
+        namespace: str = "",
+    ) -> None:
         self.enabled = exporter is not None
+        self.samples_all = sampled_share >= 1.0
+        self._share = sampled_share
         self._closed = False
-        self._resource = Resource.create({"service.name": component, "service.instance.id": group})
+        who = {"service.name": component, names.GROUP: group}
+        self._resource = Resource.create(who | ({names.NAMESPACE: namespace} if namespace else {}))
         self._processor: BatchSpanProcessor | None = None
         if exporter is not None:
+            batching = batching or Batching()
             self._processor = BatchSpanProcessor(
                 exporter,
-                max_queue_size=QUEUE_SPANS_MAX,
-                max_export_batch_size=BATCH_SPANS_MAX,
-                schedule_delay_millis=BATCH_DELAY_MS,
-                export_timeout_millis=EXPORT_TIMEOUT_MS,
+                max_queue_size=batching.queue_spans_max,
+                max_export_batch_size=batching.batch_spans_max,
+                schedule_delay_millis=batching.delay_ms,
+                export_timeout_millis=batching.timeout_ms,
             )
+
+    def sampled(self, root: TraceRoot) -> TraceRoot:
+        """A derived root with the word on whether its trace is kept: the same in every process."""
+        return root if self.samples_all or is_sampled(root.trace_id, self._share) else root._replace(sampled=False)
 
     def span(
         self,
@@ -77,7 +90,10 @@ class Tracer:
         error: str | None = None,
         links: Sequence[TraceRoot] = (),
     ) -> TraceRoot:
-        """Record a span below `parent`; `start` and `end` are Unix seconds. Returns its own context."""
+        """Record a span below `parent`; `start` and `end` are Unix seconds. Returns its own context.
+
+        Of a trace that is not kept, errors and what took SLOW_S are recorded apart, with a link to where they belong.
+        """
         return self._record(parent, None, name, start, end, attributes, kind, error, links)
 
     def root(
@@ -123,8 +139,31 @@ class Tracer:
     ) -> TraceRoot:
         if self._processor is None:
             return own or parent or TraceRoot(1, 1)
-        trace_id = own.trace_id if own else parent.trace_id if parent else getrandbits(128) or 1
-        made = own or TraceRoot(trace_id, getrandbits(64) or 1)
+        links = [link for link in links if link.sampled]
+        whole = own or parent
+        if whole is not None and not whole.sampled:
+            if error is not None or (own is None and end - start >= SLOW_S):
+                self._emit(None, _new_trace(), name, start, end, attributes, kind, error, [*links, whole])
+            return whole
+        made = own or (_new_trace() if parent is None else TraceRoot(parent.trace_id, getrandbits(64) or 1))
+        self._emit(parent, made, name, start, end, attributes, kind, error, links)
+        return made
+
+    def _emit(
+        self,
+        parent: TraceRoot | None,
+        made: TraceRoot,
+        name: str,
+        start: float,
+        end: float,
+        attributes: Mapping[str, Attribute],
+        kind: SpanKind,
+        error: str | None,
+        links: Sequence[TraceRoot],
+    ) -> None:
+        assert self._processor is not None
+        if error is not None:
+            attributes = {names.ERROR_TYPE: names.OTHER_ERROR, **attributes}
         span = ReadableSpan(
             name,
             context=SpanContext(made.trace_id, made.span_id, is_remote=False, trace_flags=SAMPLED),
@@ -139,7 +178,6 @@ class Tracer:
             instrumentation_scope=SCOPE,
         )
         self._processor.on_end(span)
-        return made
 
     def flush(self) -> None:
         """Hand everything recorded so far to the exporter."""
@@ -159,9 +197,20 @@ class Tracer:
 def make_tracer(
     component: str, group: str, data_dir: Path | None, environment: Mapping[str, str] | None = None
 ) -> Tracer:
-    """Make the tracer that the OTEL_* variables ask for: a collector, a file under `data_dir`, or nothing."""
+    """Make the tracer that the OTEL_* variables ask for: a collector, a file under `data_dir`, or nothing.
+
+    One cluster has many services, so OTEL_SERVICE_NAME names what they have in common: `service.namespace`.
+    """
     variables = os.environ if environment is None else environment
-    return Tracer(component, group, _exporter(component, group, data_dir, variables))
+    path = None if data_dir is None else data_dir / "traces" / f"{component}-{group}.jsonl"
+    return Tracer(
+        component,
+        group,
+        make_exporter(path, variables),
+        sampled_share=sampled_share(variables),
+        batching=batching(variables),
+        namespace=variables.get("OTEL_SERVICE_NAME", ""),
+    )
 
 
 def component_tracer(component: str, name: str, data_dir: str) -> Tracer:
@@ -174,36 +223,8 @@ def no_tracer() -> Tracer:
     return Tracer("none", "none", None)
 
 
-def _exporter(component: str, group: str, data_dir: Path | None, variables: Mapping[str, str]) -> SpanExporter | None:
-    if variables.get("OTEL_SDK_DISABLED", "").lower() == "true" or variables.get("OTEL_TRACES_EXPORTER") == "none":
-        return None
-    endpoint = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or variables.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    if endpoint:
-        protocol = variables.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or variables.get("OTEL_EXPORTER_OTLP_PROTOCOL")
-        if protocol == "grpc":
-            return _grpc_exporter(endpoint)
-        exact = variables.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-        exporter: SpanExporter = import_otlp()(endpoint=exact or endpoint.rstrip("/") + "/v1/traces")
-        return exporter
-    return None if data_dir is None else FileExporter(data_dir / "traces" / f"{component}-{group}.jsonl")
-
-
-def import_otlp() -> Any:
-    """Import the exporter, which takes a while: done once for all processes that are forked."""
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-
-    return OTLPSpanExporter
-
-
-def _grpc_exporter(endpoint: str) -> SpanExporter:
-    """OTLP over gRPC, where its package is installed; raises RuntimeError saying so where it is not."""
-    try:
-        module = importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
-    except ImportError:
-        package = "opentelemetry-exporter-otlp-proto-grpc"
-        raise RuntimeError(f"OTEL_EXPORTER_OTLP_PROTOCOL=grpc needs: pip install {package}") from None
-    exporter: SpanExporter = module.OTLPSpanExporter(endpoint=endpoint, insecure=endpoint.startswith("http://"))
-    return exporter
+def _new_trace() -> TraceRoot:
+    return TraceRoot(getrandbits(128) or 1, getrandbits(64) or 1)
 
 
 def _remote(root: TraceRoot) -> SpanContext:

@@ -44,10 +44,10 @@ class Kept(SpanExporter):
 class Rig:
     """One tracer and what it recorded."""
 
-    def __init__(self):
+    def __init__(self, sampled_share=1.0):
         self._kept = Kept()
         self.registry = CollectorRegistry()
-        self.tracer = Tracer("test", "0", self._kept)
+        self.tracer = Tracer("test", "0", self._kept, sampled_share=sampled_share)
         self.stages = Stages(self.tracer, self.registry)
 
     def spans(self):
@@ -159,6 +159,48 @@ def test_a_transaction_of_a_flashblock_that_came_to_nothing_is_traced_in_the_nex
         (names.POOL, 2.2, 2.6),
         (names.INCLUDE, 2.6, 2.8),
     ]
+
+
+def test_the_sampler_has_a_say_in_ordinary_transactions_only():
+    builder = BuildTrace(Rig(0.0).stages, 901)
+    slow = HASHES[-1]
+    for tx_hash in HASHES:
+        builder.arrived(tx_hash, 5.0 if tx_hash != slow else 5.0 - 2 * SLOW_POOL_WAIT_S)
+    context = parse_frame_context(builder.built(PAYLOAD, 7, 1, 5.1, 5.2, HASHES))
+    assert context.transactions == (slow,)
+    assert not context.build.sampled
+    builder.took_over()
+    context = parse_frame_context(builder.built(PAYLOAD, 7, 2, 5.1, 5.2, HASHES))
+    assert context.transactions == tuple(HASHES)
+    assert context.build.sampled
+
+
+def test_a_share_of_the_transactions_is_the_same_share_everywhere():
+    half = BuildTrace(Rig(0.5).stages, 901)
+    for tx_hash in HASHES:
+        half.arrived(tx_hash, 5.0)
+    chosen = parse_frame_context(half.built(PAYLOAD, 7, 1, 5.1, 5.2, HASHES)).transactions
+    assert 0 < len(chosen) < len(HASHES)
+    rig = Rig(0.5)
+    node = SendTrace(rig.stages, names.SEND)
+    for tx_hash in HASHES:
+        node.took(tx_hash, 5.0, 5.0, "")
+    node.seen("", 7, None, HASHES, 5.5, 5.5)
+    roots = {span.trace_id for span in rig.spans() if not span.parent_id}
+    assert roots >= {hex_id(transaction_root(tx_hash)) for tx_hash in chosen}
+    assert len(roots) < len(HASHES)
+
+
+def test_a_block_whose_builder_kept_it_has_its_root_whatever_the_sampler_says():
+    for kept in (False, True):
+        rig = Rig(0.0)
+        blocks = BlockTrace(rig.stages, 901, "a")
+        assert not blocks.trace_of(PAYLOAD).sampled
+        if kept:
+            blocks.kept(7)
+        blocks.sealing(7, None, 1.0, 2.9)
+        blocks.sealed(7, "a", PAYLOAD, b"\5" * 32, 3, 3.0)
+        assert [span.name for span in rig.spans()] == ([names.SEAL, names.BLOCK] if kept else [])
 
 
 def test_what_a_block_holds_no_longer_waits():
