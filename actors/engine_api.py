@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgpack
 from aiohttp import web
 
-from actors.payload_source import StreamablePayloads, UnknownPayload
+from actors.payload_source import OutOfStep, StreamablePayloads, UnknownPayload
 from actors.rpc_server import Method
 from flashblocks.execution.chain import ZERO_HASH, Imported, UnknownBlock
 from flashblocks.execution.errors import ExecutionError, InvalidBlock
@@ -36,6 +36,7 @@ from flashblocks.wire.flashblock import decode_body, encode_body
 from flashblocks.wire.frames import (
     APPLY_PATH,
     PAYLOAD_PATH,
+    STAND_IN_PATH,
     CommittedFrame,
     FlashblockFrame,
     decode_frame,
@@ -80,7 +81,11 @@ class EngineApi:
 
     def routes(self) -> list[tuple[str, str, Handler]]:
         """Further paths of the same port, behind the same JWT."""
-        return [("POST", APPLY_PATH, self.apply), ("POST", PAYLOAD_PATH, self.payload)]
+        return [
+            ("POST", APPLY_PATH, self.apply),
+            ("POST", PAYLOAD_PATH, self.payload),
+            ("POST", STAND_IN_PATH, self.stand_in),
+        ]
 
     async def exchange_capabilities(self, theirs: Any = None) -> list[str]:
         """What this client supports, whatever the other side does."""
@@ -239,6 +244,21 @@ class EngineApi:
         assert base is not None, "index 0 has one"
         frames = [encode_frame(frame_of(one, encode_body(one), base.parent_hash)) for one in made]
         return web.Response(body=msgpack.packb(frames), content_type="application/msgpack")
+
+    async def stand_in(self, request: web.Request) -> web.Response:
+        """The flashblock of (payload id, index) in the body, made here, as a frame; 404 for what cannot be made."""
+        source = self.client.source
+        if not isinstance(source, StreamablePayloads):
+            return web.Response(status=404, text="this client streams its payloads itself")
+        try:
+            name, index = msgpack.unpackb(await request.read())
+            made = await source.stand_in(name, index)
+        except (UnknownPayload, OutOfStep, ExecutionError, ValueError, TypeError) as error:
+            return web.Response(status=404, text=str(error))
+        followed = self.client.follower.open(name)
+        assert followed is not None, "it was just adopted"
+        frame = frame_of(made, encode_body(made), followed.parent_hash)
+        return web.Response(body=encode_frame(frame), content_type="application/msgpack")
 
 
 def payload_answer(envelope: Envelope, *, isthmus: bool) -> dict[str, Any]:

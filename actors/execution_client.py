@@ -113,7 +113,7 @@ class ExecutionClient:
         self.store_error: str | None = None
         self._status = status or (lambda: {})
         self._threads = ThreadPoolExecutor(RECOVERY_THREADS, thread_name_prefix="recover")
-        self._applying = asyncio.Lock()
+        self.applying = asyncio.Lock()  # one flashblock at a time is executed, or made
         self._make_metrics()
         self.source = make_source(self)
         self.backfill = ChainBackfill(self, options.peer_urls, log)
@@ -231,7 +231,7 @@ class ExecutionClient:
 
     async def apply(self, flashblock: Flashblock, *, committed: bool) -> tuple[Verdict, float]:
         """Judge a flashblock of others in turn; the verdict, and the seconds its execution took."""
-        async with self._applying:
+        async with self.applying:
             try:
                 decoded = () if self._is_known(flashblock) else await self.decode(flashblock.diff.transactions)
             except InvalidTransaction as error:

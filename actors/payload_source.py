@@ -13,6 +13,10 @@ class UnknownPayload(LookupError):
     """No payload was begun under this id, or it was forgotten."""
 
 
+class OutOfStep(LookupError):
+    """A flashblock was asked for that is not the next one."""
+
+
 class PayloadSource(Protocol):
     """Plain blocks in the fallback EL, flashblocks in the builder."""
 
@@ -32,3 +36,6 @@ class StreamablePayloads(Protocol):
 
     def flashblocks(self, payload_id: bytes) -> list[Flashblock]:
         """The payload as `PayloadSource.get` answers it, in one or two flashblocks; raises UnknownPayload."""
+
+    async def stand_in(self, payload_id: bytes, index: int) -> Flashblock:
+        """The next flashblock of a payload, made here in a builder's place; raises UnknownPayload, OutOfStep."""

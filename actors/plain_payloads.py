@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from actors.payload_source import UnknownPayload
+from actors.stand_in import stand_in
 from flashblocks.execution.claims import flashblock_from
 from flashblocks.execution.errors import InvalidAttributes, InvalidTransaction, OutOfTime
 from flashblocks.execution.fees import l1_gas_used
@@ -42,8 +43,8 @@ class PlainBuild:
         assert state is not None, "builds begin on the head"
         self.client, self.payload_id, self.attributes = client, payload_id, attributes
         hashes = client.chain.ancestor_hashes(parent.hash)
-        self._open = partial(OpenBlock.start, client.spec, parent, state, attributes, block_hashes=hashes)
-        self.block = self._open()
+        self.open = partial(OpenBlock.start, client.spec, parent, state, attributes, block_hashes=hashes)
+        self.block = self.open()
         for position, raw in enumerate(attributes.transactions):
             try:
                 self.block.append(raw)
@@ -73,7 +74,7 @@ class PlainBuild:
 
     def flashblocks(self) -> list[Flashblock]:
         """The finished block as flashblocks: index 0 with the forced transactions, index 1 with the rest, if any."""
-        opening, forced = self._open(), len(self.attributes.transactions)
+        opening, forced = self.open(), len(self.attributes.transactions)
         for raw in self.attributes.transactions:
             opening.append(raw)
         made = [flashblock_from(self.payload_id, 0, opening.seal(), opening.new_account_balances(), 0)]
@@ -146,6 +147,16 @@ class PlainPayloads:
     def flashblocks(self, payload_id: bytes) -> list[Flashblock]:
         """The same payload as one or two flashblocks, for a stream without a builder. Raises UnknownPayload."""
         return self._finish(payload_id).flashblocks()
+
+    async def stand_in(self, payload_id: bytes, index: int) -> Flashblock:
+        """The next flashblock, made in a builder's place. Raises UnknownPayload, OutOfStep."""
+        return await stand_in(self.client, payload_id, index, partial(self._opening, payload_id))
+
+    def _opening(self, payload_id: bytes) -> tuple[OpenBlock, tuple[bytes, ...]]:
+        build = self._builds.get(payload_id)
+        if build is None:
+            raise UnknownPayload(payload_id.hex())
+        return build.open(), build.attributes.transactions
 
     def _finish(self, payload_id: bytes) -> PlainBuild:
         build = self._finished.get(payload_id)

@@ -247,6 +247,7 @@ class _Wiring:
             "builder_url": _http(inner, own.builder_engine),
             "builder_ws_url": _ws(inner, own.builder_ws),
             "commit_required": True,
+            "flashblock_time_ms": self.options.flashblock_time_ms,
         }
         engine = _http(inner, own.rollup_boost_engine)
         addresses = {

@@ -48,13 +48,15 @@ from flashblocks.rollup_boost.facts import (
     ResumeBuilder,
     Sealed,
     SetHealth,
+    StandIn,
+    StoodIn,
     Stream,
     Target,
     Tick,
     WakeAt,
 )
 from flashblocks.rollup_boost.health import TEXTS
-from flashblocks.rollup_boost.rules import MAX_UNSAFE_INTERVAL_S_DEFAULT, Rules
+from flashblocks.rollup_boost.rules import FLASHBLOCK_TIME_S_DEFAULT, MAX_UNSAFE_INTERVAL_S_DEFAULT, Rules
 from flashblocks.rollup_boost.selection import ExecutionMode, Policy
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope
@@ -101,6 +103,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     execution_mode: str = "enabled"
     block_selection_policy: str = ""
     commit_required: bool = True
+    flashblock_time_ms: int = round(FLASHBLOCK_TIME_S_DEFAULT * 1000)
+    """How often the execution client makes a flashblock where the builder does not."""
     ignore_unhealthy_builders: bool = False
     health_check_interval_s: float = 2.0
     max_unsafe_interval_s: float = MAX_UNSAFE_INTERVAL_S_DEFAULT
@@ -121,6 +125,7 @@ class RollupBoost:
                 policy=Policy(settings.block_selection_policy or "builder"),
                 ignore_unhealthy_builders=settings.ignore_unhealthy_builders,
                 max_unsafe_interval_s=settings.max_unsafe_interval_s,
+                flashblock_time_s=settings.flashblock_time_ms / 1000,
             )
         )
         self.metrics = UpstreamMetrics(METRICS_PREFIX)
@@ -265,6 +270,8 @@ class RollupBoost:
         match decision:
             case Apply():
                 self._spawn(self._apply(decision))
+            case StandIn(payload_id, index):
+                self._spawn(self._stand_in(payload_id, index))
             case Offering(frame):
                 self._to_conductor(frame)
             case Stream(frame):
@@ -353,6 +360,14 @@ class RollupBoost:
         if len(pieces) <= frame.index or pieces[-1].frame.digest != frame.digest:
             return None
         return assemble([piece.flashblock for piece in pieces])
+
+    async def _stand_in(self, payload_id: bytes, index: int) -> None:
+        try:
+            frame, flashblock = await self._clients[Target.EXECUTION].stand_in(payload_id, index)
+        except (RpcRefused, RpcUnknown, WireError) as error:
+            self.tell(StoodIn(payload_id, index, error=str(error)))
+        else:
+            self.tell(StoodIn(payload_id, index, frame, flashblock))
 
     async def _end_builder_job(self, builder_id: bytes) -> None:
         try:

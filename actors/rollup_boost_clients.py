@@ -15,7 +15,14 @@ from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from flashblocks.rollup_boost.facts import Status, Target
 from flashblocks.wire.engine import ACCEPTED, INVALID, SYNCING, VALID, Envelope, PayloadStatus
 from flashblocks.wire.flashblock import Flashblock, decode_body
-from flashblocks.wire.frames import APPLY_PATH, PAYLOAD_PATH, FlashblockFrame, decode_frame, encode_frame
+from flashblocks.wire.frames import (
+    APPLY_PATH,
+    PAYLOAD_PATH,
+    STAND_IN_PATH,
+    FlashblockFrame,
+    decode_frame,
+    encode_frame,
+)
 from flashblocks.wire.hexadecimal import WireError, data
 
 NO_SUCH_PATH = (404, 405)
@@ -73,6 +80,15 @@ class EngineClientOfBoost:
             return ()
         fits = all((frame.payload_id, frame.index) == (payload_id, index) for index, (frame, _) in enumerate(made))
         return made if fits else ()
+
+    async def stand_in(self, payload_id: bytes, index: int) -> tuple[FlashblockFrame, Flashblock]:
+        """Have the client make this flashblock; raises RpcRefused, RpcUnknown, and WireError for what is none."""
+        if self.foreign:
+            raise RpcRefused(NO_SUCH_PATH[0], "it makes no flashblocks")
+        frame = decode_frame(await self.rpc.post_binary(STAND_IN_PATH, msgpack.packb((payload_id, index))))
+        if not isinstance(frame, FlashblockFrame) or (frame.payload_id, frame.index) != (payload_id, index):
+            raise WireError("another flashblock than was asked for")
+        return frame, decode_body(frame.body)
 
     async def judge_block(self, envelope: Envelope) -> Verdict:
         """Judge a whole block by engine_newPayload."""

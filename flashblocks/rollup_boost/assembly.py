@@ -29,14 +29,27 @@ class Progress(enum.IntEnum):
     PROMISED = 3
 
 
+class Maker(enum.Enum):
+    """Who made a flashblock: the builder of this group, its execution client, or another group's leader."""
+
+    BUILDER = "builder"
+    EXECUTION = "l2"
+    ELSEWHERE = "elsewhere"
+
+
 @dataclass(slots=True)
 class Piece:
-    """One flashblock of the block; ``own`` when the builder of this group made it."""
+    """One flashblock of the block."""
 
     frame: FlashblockFrame
     progress: Progress
-    own: bool
+    maker: Maker
     _decoded: Flashblock | None = None
+
+    @property
+    def own(self) -> bool:
+        """Whether the builder of this group made it."""
+        return self.maker is Maker.BUILDER
 
     @property
     def flashblock(self) -> Flashblock:
@@ -68,16 +81,6 @@ class Cursor:
         self.failures, self.not_before_s, self.given_up = 0, 0.0, False
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A caller of getPayload, and until when an outstanding offer may keep it waiting (seconds)."""
-
-    token: int
-    client_id: bytes
-    payload_id: bytes
-    until_s: float
-
-
 @dataclass(slots=True)
 class Block:
     """One payload id: opened by a forkchoice update here, by a committed flashblock from elsewhere, or by both."""
@@ -86,6 +89,13 @@ class Block:
     parent_hash: bytes
     attributes: PayloadAttributes | None = None
     mode: ExecutionMode = ExecutionMode.ENABLED
+    opened_s: float = 0.0
+    grown_s: float = 0.0  # when the last flashblock came
+    execution_asked: bool = False  # its payload is begun
+    stands_in: bool = False  # the execution client made the last flashblock, in the builder's place
+    stand_in_asked: int = -1  # the index it is asked for
+    stand_in_failures: int = 0
+    stand_in_not_before_s: float = 0.0
     builder_asked: bool = False
     builder_confirmed: bool = False
     builder_returned: bool = False
@@ -118,10 +128,11 @@ class Block:
         """True while an offer has not been answered."""
         return any(piece.progress is Progress.OFFERED for piece in self.pieces)
 
-    def arrive(self, frame: FlashblockFrame, flashblock: Flashblock) -> None:
+    def arrive(self, frame: FlashblockFrame, flashblock: Flashblock, now: float) -> None:
         """Append the builder's next flashblock, which the caller has inspected."""
         assert frame.index == len(self.pieces)
-        self.pieces.append(Piece(frame, Progress.ARRIVED, own=True, _decoded=flashblock))
+        self.pieces.append(Piece(frame, Progress.ARRIVED, Maker.BUILDER, _decoded=flashblock))
+        self.grown_s, self.stands_in = now, False
         if self.builder.next_index == frame.index:
             self.builder.next_index += 1
 
@@ -130,9 +141,18 @@ class Block:
         self.drop_from(0)
         self.closed_by_l2 = True
         for frame, flashblock in flashblocks:
-            self.pieces.append(Piece(frame, Progress.JUDGED, own=False, _decoded=flashblock))
+            self.pieces.append(Piece(frame, Progress.JUDGED, Maker.EXECUTION, _decoded=flashblock))
 
-    def commit(self, frame: FlashblockFrame) -> bool:
+    def stand_in(self, frame: FlashblockFrame, flashblock: Flashblock, now: float) -> None:
+        """Append the flashblock that the execution client made in the builder's place: it is judged."""
+        assert frame.index == len(self.pieces)
+        self.pieces.append(Piece(frame, Progress.JUDGED, Maker.EXECUTION, _decoded=flashblock))
+        self.held.clear()
+        self.grown_s, self.stands_in = now, True
+        if self.execution.next_index == frame.index:
+            self.execution.next_index += 1
+
+    def commit(self, frame: FlashblockFrame, now: float) -> bool:
         """Take in a committed flashblock; False when those before it are missing and it cannot be placed."""
         index = frame.index
         if index > len(self.pieces):
@@ -142,7 +162,8 @@ class Block:
             piece.frame, piece.progress = frame, Progress.PROMISED
             return True
         self.drop_from(index)
-        self.pieces.append(Piece(frame, Progress.PROMISED, own=False))
+        self.pieces.append(Piece(frame, Progress.PROMISED, Maker.ELSEWHERE))
+        self.grown_s, self.stands_in = now, False
         return True
 
     def drop_from(self, index: int) -> None:

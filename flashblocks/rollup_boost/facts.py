@@ -105,6 +105,17 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class StoodIn:
+    """The execution client's answer to ``StandIn``; ``frame`` is None where it could not, and ``error`` says why."""
+
+    payload_id: bytes
+    index: int
+    frame: FlashblockFrame | None = None
+    flashblock: Flashblock | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Committed:
     """The ledger holds this flashblock."""
 
@@ -183,6 +194,7 @@ Fact = (
     | FlashblockArrived
     | GarbageArrived
     | Applied
+    | StoodIn
     | Committed
     | Refused
     | Sealed
@@ -210,6 +222,14 @@ class Apply:
     target: Target
     payload_id: bytes
     frame: FlashblockFrame
+
+
+@dataclass(frozen=True, slots=True)
+class StandIn:
+    """Have the execution client make this flashblock of the block, from its pool, and answer with ``StoodIn``."""
+
+    payload_id: bytes
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +322,7 @@ class WakeAt:
 Decision = (
     Forward
     | Apply
+    | StandIn
     | Offering
     | Stream
     | RequestResend

@@ -17,6 +17,7 @@ FRAME_SIZE_BYTES_MAX = 9 * 1024 * 1024
 # on the Engine port of our execution clients: execute a flashblock frame; a payload as flashblock frames
 APPLY_PATH = "/flashblocks/v1/apply"
 PAYLOAD_PATH = "/flashblocks/v1/payload"
+STAND_IN_PATH = "/flashblocks/v1/stand-in"
 
 
 class FlashblockFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

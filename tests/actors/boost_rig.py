@@ -152,12 +152,12 @@ class ScriptedSource:
         made: list[Made] = [build_opening(block, payload_id, attributes.transactions)]
         everything = budget(Limits(gas_limit=21_000 * 3 * 5), 1, 1)
         for index in range(1, FLASHBLOCKS_PER_BLOCK + 1):
+            block = made[-1].working or block
             share = budget(everything.limits, index, FLASHBLOCKS_PER_BLOCK)
-            building = Building(
-                payload_id, index, made[-1].working.fork(), self.client.pool, BundlePool(), share, time.time
-            )
+            building = Building(payload_id, index, block.fork(), self.client.pool, BundlePool(), share, time.time)
+            building.look()
             building.run(float("inf"), float("inf"))
-            made.append(building.finish())
+            made.append(building.seal())
         self.made = [frame_of(one.flashblock, encode_body(one.flashblock), parent.hash) for one in made]
         for frame in self.script(self.made):
             self.stream.publish(frame)
@@ -261,7 +261,7 @@ class Rig:
         await until(lambda: len(self.boost.stream.peers) == 2, "the subscribers are connected")
         foreign = {"l2_url": Target.EXECUTION, "builder_ws_url": Target.BUILDER}
         expected = [target for url, target in foreign.items() if url not in self._boost_settings]
-        await until(lambda: all(self.boost.core.peers[each].linked for each in expected), "the links are up")
+        await until(lambda: all(self.boost.core.peer(each).linked for each in expected), "the links are up")
 
     def _new_builder(self, engine_port: int, ws_port: int) -> Builder:
         return Builder(

@@ -13,7 +13,8 @@ from aiohttp import web
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
-from flashblocks.rollup_boost.core import BUILDER_PATIENCE_S
+from flashblocks.execution.follow import PayloadFollower
+from flashblocks.rollup_boost.answering import BUILDER_PATIENCE_S
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope
 from flashblocks.wire.flashblock import Flashblock, body_digest, decode_body
@@ -117,20 +118,47 @@ async def test_a_misbehaving_builder_is_refused_counted_and_survived(
         await rig.wait_for_seal()
         await asyncio.sleep(BUILDER_PATIENCE_S)
         envelope = await rig.engine.get_payload(payload_id)
-        if good:
-            assert envelope == prefix(source.made, good), "the block is the good prefix"
+        streamed = list(rig.text)
+        assert [one.diff for one in streamed[:good]] == [decode_body(one.body).diff for one in source.made[:good]]
+        assert [one.index for one in streamed] == list(range(len(streamed))), "the execution client's come after it"
+        assert assemble(streamed) == envelope, "what was streamed is the block"
         await rig.insert(envelope)
         assert rig.boost.metrics.value("flashblocks_not_streamed", reason=reason) >= 1
         assert rig.boost.core.health.status == status
-        streamed = list(range(good)) or [0, 1]  # a block of which nothing was good is the execution client's own
-        assert [one.index for one in rig.text] == streamed, "nothing else was streamed"
-        assert assemble(rig.text) == envelope, "what was streamed is the block"
         # A builder that behaves again is forgiven with its next block.
         source.script = list
         payload_id = await rig.open_block()
         await until(lambda: len(rig.ledger.open) == FLASHBLOCKS_PER_BLOCK + 1, "the next block is whole")
         await rig.insert(await rig.engine.get_payload(payload_id))
         assert rig.boost.core.health.status == 200
+
+
+@pytest.mark.parametrize("lie", [distorted(2, diff(state_root=ZERO_ROOT)), distorted(0, base(gas_limit=1)), list])
+async def test_a_block_goes_on_with_the_execution_client_after_a_lie_or_in_silence(
+    tmp_path: Path, lie: Callable[[list[FlashblockFrame]], list[Frame]]
+) -> None:
+    """Transactions of after the failure are in the same block, streamed under hashes of valid blocks."""
+    async with running(tmp_path, scripted=True, block_time_s=3) as rig:
+        rig.builder.source.script = lie
+        first = await rig.send(0, 0)
+        payload_id = await rig.open_block()
+        before = len(rig.text)
+        await until(lambda: len(rig.text) > before, "something is streamed")
+        late = await rig.send(1, 0)
+        await until(
+            lambda: any(late in one.diff.transactions for one in rig.text), "what came after the failure is streamed"
+        )
+        later = await rig.send(2, 0)
+        await until(lambda: any(later in one.diff.transactions for one in rig.text), "and it goes on")
+        await rig.wait_for_seal()
+        envelope = await rig.engine.get_payload(payload_id)
+        assert {first, late, later} <= set(envelope.payload.transactions)
+        await until(lambda: assemble(rig.text) == envelope, "what was streamed is the block")
+        judge = PayloadFollower(rig.el.client.chain)
+        for one in rig.text:
+            verdict = judge.apply(one)
+            assert (verdict.status, verdict.block_hash) == ("VALID", one.diff.block_hash), "each is a valid block"
+        await rig.insert(envelope)
 
 
 async def test_what_comes_after_get_payload_is_not_streamed(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from flashblocks.wire.engine import PayloadAttributes
 from flashblocks.wire.flashblock import Flashblock, FlashblockBase, FlashblockDiff, FlashblockMetadata, encode_body
 from flashblocks.wire.frames import FlashblockFrame, frame_of
 from flashblocks.wire.payload_id import payload_id
+from tests.rollup_boost.core_rig import Rig
 
 HEAD = b"\x11" * 32
 DEPOSIT = b"\x7e\x01"
@@ -75,3 +76,9 @@ def samples() -> SimpleNamespace:
     return SimpleNamespace(
         head=HEAD, deposit=DEPOSIT, attributes=attributes, payload_id=ID, flashblock=flashblock, frame=frame
     )
+
+
+@pytest.fixture
+def rig(samples: SimpleNamespace) -> Rig:
+    """A core that leads with a ledger, as the cluster has it."""
+    return Rig(samples)

@@ -27,8 +27,11 @@ from flashblocks.rollup_boost.facts import (
     ModeSet,
     Offering,
     PayloadAsked,
+    PayloadIdAnswered,
     Refused,
+    StandIn,
     Status,
+    StoodIn,
     Stream,
     Target,
     Tick,
@@ -52,6 +55,7 @@ def machine(samples: SimpleNamespace, commit_required: bool) -> type[RuleBasedSt
             self.applying: list[Apply] = []
             self.offers: list[Any] = []
             self.asks: list[AskForBlocks] = []
+            self.stand_ins: list[StandIn] = []
             self.answered = 0
             self.asked = False
             self.judged: set[bytes] = set()
@@ -78,6 +82,10 @@ def machine(samples: SimpleNamespace, commit_required: bool) -> type[RuleBasedSt
                     self.streamed.append(frame)
                 case AskForBlocks():
                     self.asks.append(decision)
+                case StandIn():
+                    assert commit_required
+                    assert not self.asked, "nothing is made after getPayload"
+                    self.stand_ins.append(decision)
                 case AnswerEnvelope():
                     assert decision.flashblocks >= self.answered, "an answer never loses what an earlier one had"
                     self.answered = decision.flashblocks
@@ -95,6 +103,7 @@ def machine(samples: SimpleNamespace, commit_required: bool) -> type[RuleBasedSt
         @rule()
         def open(self) -> None:
             self.tell(Forkchoice(1, samples.head, samples.attributes(), samples.payload_id))
+            self.tell(PayloadIdAnswered(Target.EXECUTION, samples.payload_id, samples.payload_id))
 
         @rule(index=st.integers(0, 4), salt=st.sampled_from(SALTS))
         def arrive(self, index: int, salt: str) -> None:
@@ -125,6 +134,16 @@ def machine(samples: SimpleNamespace, commit_required: bool) -> type[RuleBasedSt
                         apply.target, apply.payload_id, frame.index, frame.digest, status, min(expected, frame.index)
                     )
                 )
+
+        @rule(works=st.booleans())
+        def stood_in(self, works: bool) -> None:
+            if self.stand_ins:
+                asked = self.stand_ins.pop(0)
+                made = samples.flashblock(asked.index, "stood in")
+                frame = samples.frame(made)
+                self.judged.add(frame.digest)
+                answer = (frame, made) if works else (None, None)
+                self.tell(StoodIn(asked.payload_id, asked.index, *answer))
 
         @rule()
         def commit_an_offer(self) -> None:

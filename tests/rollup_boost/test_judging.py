@@ -13,7 +13,7 @@ def block(samples: SimpleNamespace) -> Block:
     opened = Block(samples.payload_id, samples.head, samples.attributes())
     for index in range(2):
         made = samples.flashblock(index)
-        opened.arrive(samples.frame(made), made)
+        opened.arrive(samples.frame(made), made, 0.0)
     return opened
 
 
@@ -49,7 +49,7 @@ def test_the_same_id_with_a_changed_base_is_an_equivocation(samples: SimpleNames
 def test_a_builder_that_has_not_heard_of_a_committed_flashblock_is_late_not_lying(
     samples: SimpleNamespace, block: Block
 ) -> None:
-    assert block.commit(samples.frame(samples.flashblock(1, "elsewhere"), epoch=3))
+    assert block.commit(samples.frame(samples.flashblock(1, "elsewhere"), epoch=3), 0.0)
     assert look(samples, block, samples.flashblock(1)) == (Finding.LATE, "superseded")
 
 
@@ -132,7 +132,7 @@ def test_the_forced_transactions_come_first(samples: SimpleNamespace) -> None:
 def test_progress_of_a_resumed_block_is_kept(samples: SimpleNamespace) -> None:
     block = Block(samples.payload_id, samples.head)
     for index in range(3):
-        assert block.commit(samples.frame(samples.flashblock(index), epoch=2))
+        assert block.commit(samples.frame(samples.flashblock(index), epoch=2), 0.0)
     block.attributes = samples.attributes()
     assert look(samples, block, samples.flashblock(3)) == (Finding.ACCEPT, "")
     assert [piece.progress for piece in block.pieces] == [Progress.PROMISED] * 3
