@@ -1,0 +1,88 @@
+"""The guard: Ray that ends by accident is started again, Ray that is ended politely is not.
+
+Ray is played by a script that leaves a process called ``raylet`` behind, as ``ray start`` does.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.ray_guard import GuardFiles, GuardOrder, launch
+from actors.reaper import descendants
+from actors.run_directory import ROOT_VARIABLE
+
+WAIT_S_MAX = 40.0
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + WAIT_S_MAX
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+class Guarded:
+    def __init__(self, tmp_path: Path) -> None:
+        shutil.copy("/bin/sleep", tmp_path / "raylet")
+        script = tmp_path / "ray"
+        script.write_text(f"#!/bin/sh\n{tmp_path}/raylet 1000 >/dev/null 2>&1 &\necho started >> {tmp_path}/starts\n")
+        script.chmod(0o700)
+        self.starts = tmp_path / "starts"
+        self.files = GuardFiles("10.0.0.11")
+        self.process = launch(self.files, GuardOrder(command=[str(script)], environment={}))
+        wait_until(self.is_running)
+
+    def is_running(self) -> bool:
+        return self.files.guard() == (self.process.pid, True)
+
+    def raylet(self) -> int:
+        found = [pid for pid in descendants(self.process.pid) if Path(f"/proc/{pid}/comm").read_text() == "raylet\n"]
+        assert len(found) == 1
+        return found[0]
+
+
+@pytest.fixture
+def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
+    root = tmp_path / "root"
+    root.mkdir(mode=0o700)
+    monkeypatch.setenv(ROOT_VARIABLE, str(root))
+    made = Guarded(tmp_path)
+    yield made
+    if made.process.poll() is None:
+        made.process.terminate()
+        made.process.wait(WAIT_S_MAX)
+
+
+def test_a_killed_raylet_is_started_again(guarded: Guarded) -> None:
+    first = guarded.raylet()
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: guarded.starts.read_text().count("started") == 2 and guarded.is_running())
+    assert guarded.raylet() != first
+
+
+def test_a_raylet_that_was_ended_politely_stays_ended(guarded: Guarded) -> None:
+    os.kill(guarded.raylet(), signal.SIGTERM)
+    assert guarded.process.wait(WAIT_S_MAX) == 0
+    assert guarded.files.guard() is None
+    assert guarded.starts.read_text().count("started") == 1
+    assert not guarded.files.lock.exists()
+
+
+def test_the_guards_own_end_takes_ray_along(guarded: Guarded) -> None:
+    raylet = guarded.raylet()
+    guarded.process.terminate()
+    assert guarded.process.wait(WAIT_S_MAX) == 0
+    assert not Path(f"/proc/{raylet}").exists()
+
+
+def test_a_second_guard_of_the_same_host_leaves_the_first_alone(guarded: Guarded) -> None:
+    order = GuardOrder(command=["/bin/false"], environment={})
+    second: subprocess.Popen[bytes] = launch(guarded.files, order)
+    assert second.wait(WAIT_S_MAX) == 1
+    assert guarded.is_running()

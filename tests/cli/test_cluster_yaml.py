@@ -1,0 +1,73 @@
+"""cluster.yaml and its cloud variant: Ray accepts them, and they name what this repository has."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+yaml = pytest.importorskip("yaml")
+
+ROOT = Path(__file__).parents[2]
+FILES = ("cluster.yaml", "docs/cluster-aws.yaml")
+NODES = 7
+
+
+def load(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return found
+
+
+@pytest.mark.cluster  # imports Ray's launcher; starts nothing
+@pytest.mark.parametrize("name", FILES)
+def test_ray_accepts_it(name: str) -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = prepare_config(load(name))
+    validate_config(config)  # Ray's own JSON schema, and its checks of the node types
+    types = config["available_node_types"]
+    workers = sum(kind["min_workers"] for kind in types.values())
+    assert workers == config["max_workers"] == NODES - 1
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_launcher_finds_the_start_commands_it_looks_for(name: str) -> None:
+    config = load(name)
+    (head,) = config["head_start_ray_commands"]
+    assert "ray start" in head
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
+    assert "$RAY_HEAD_IP" in config["worker_start_ray_commands"][0]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_its_commands_are_ours_and_accepted(name: str) -> None:
+    from cli.host_ray import parser
+
+    for key in ("head_start_ray_commands", "worker_start_ray_commands"):
+        for command in load(name)[key]:
+            words = command.replace("$RAY_HEAD_IP", "192.0.2.10").split()
+            assert words[:2] == ["flashblocks", "ray"]
+            parser().parse_args(words[2:])
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_package_is_installed_from_the_lock_file(name: str) -> None:
+    config = load(name)
+    setup = "\n".join(config["setup_commands"])
+    assert "--require-hashes -r ~/flashblocks/requirements.lock" in setup
+    assert "--no-deps" in setup
+    assert config["file_mounts"] == {"~/flashblocks": ".", "~/.ray/auth_token": "~/.ray/auth_token"}
+
+
+def test_the_edge_hosts_are_among_the_workers() -> None:
+    config = load("cluster.yaml")
+    found = re.search(r"--edge (\S+)", config["worker_start_ray_commands"][0])
+    assert found is not None
+    assert set(found.group(1).split(",")) < set(config["provider"]["worker_ips"])
+
+
+def test_on_a_cloud_the_node_types_say_what_a_host_is_for() -> None:
+    types = load("docs/cluster-aws.yaml")["available_node_types"]
+    assert types["sequencer"]["resources"] == {"sequencer": 1}
+    assert types["edge"]["resources"] == {"edge": 1}
+    assert types["head"]["resources"] == {}
