@@ -25,8 +25,8 @@ from typing import Any
 import msgspec
 
 from actors.reaper import PR_SET_CHILD_SUBREAPER, descendants, end_descendants
-from actors.run_directory import run_root
 
+ROOT = "~/.flashblocks"
 ESSENTIAL = ("raylet", "gcs_server")
 POLITE_STATUS = (0, -signal.SIGTERM)
 AGAIN_PAUSE_S = 2.0
@@ -45,20 +45,18 @@ class GuardOrder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GuardFiles:
-    """The files of the guard of one host address, in the root of the run directories."""
+    """The files of the guard of one host address; in the home directory, where the token is too."""
 
     def __init__(self, address: str) -> None:
-        root = run_root()
+        root = Path(ROOT).expanduser()
         self.root = root
         self.lock = root / f"ray-{address}.lock"
         self.order = root / f"ray-{address}.json"
         self.log = root / f"ray-{address}.log"
 
     def make_root(self) -> None:
-        """The root exists and is ours alone; raises `PermissionError`."""
-        self.root.mkdir(mode=0o700, exist_ok=True)
-        if self.root.stat().st_uid != os.getuid() or self.root.stat().st_mode & 0o077:
-            raise PermissionError(f"{self.root} must be a directory of your own with mode 0700")
+        """The root exists."""
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def guard(self) -> tuple[int, bool] | None:
         """The pid of the living guard and whether Ray runs; None when there is none: the lock is the kernel's word."""

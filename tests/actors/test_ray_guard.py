@@ -15,7 +15,6 @@ import pytest
 
 from actors.ray_guard import GuardFiles, GuardOrder, launch
 from actors.reaper import descendants
-from actors.run_directory import ROOT_VARIABLE
 
 WAIT_S_MAX = 40.0
 
@@ -49,9 +48,7 @@ class Guarded:
 
 @pytest.fixture
 def guarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guarded]:
-    root = tmp_path / "root"
-    root.mkdir(mode=0o700)
-    monkeypatch.setenv(ROOT_VARIABLE, str(root))
+    monkeypatch.setenv("HOME", str(tmp_path))
     made = Guarded(tmp_path)
     yield made
     if made.process.poll() is None:
