@@ -283,7 +283,8 @@ class Ordering:
 
     def _hopeless(self, now: float) -> bool:
         """Tell whether waiting for what is missing has no more sense."""
-        waited = self._gap is not None and now - self._gap.since >= self.settings.gap_wait_s
+        # the very sum that `wakes_at` names: rounded otherwise, a tick at that time would find nothing to do
+        waited = self._gap is not None and now >= self._gap.since + self.settings.gap_wait_s
         return waited or not self._can_be_filled() or len(self._held) > self.settings.held_max
 
     def _can_be_filled(self) -> bool:

@@ -235,6 +235,20 @@ def test_a_stream_may_begin_where_it_is_told_to():
 UPSTREAMS = 3
 
 
+def test_a_tick_at_the_time_asked_for_never_asks_for_the_same_time_again():
+    for thousandth in range(1000):
+        made = ordering()
+        since = 3.0 + thousandth / 997
+        feed(made, arrival(7, 0), arrival(7, 2), now=since)
+        for _ in range(3):  # ask, ask the next one, give up
+            if made.wakes_at is None:
+                break
+            now = made.wakes_at
+            made.tick(now)
+            assert made.wakes_at is None or made.wakes_at > now
+        assert made.wakes_at is None
+
+
 class ManyUpstreams(RuleBasedStateMachine):
     """Conductors that die, lag, elect and resume; links that lose what is in flight; a subscriber who must not notice.
 
