@@ -1,0 +1,377 @@
+"""The public side: websocket-proxies (the real ordering and backlog), their subscribers, the rpc-node, the clients.
+
+What subscribers and clients see is written into the history, in the form that `chaos.checker` judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from chaos.history import Event, GapAnnounced, Preconfirmed, Seen, Sent
+from chaos.simulation.blocks import Block, opened, sender_and_nonce, transaction_hash, transfer
+from chaos.simulation.execution import ChainDisk, Client
+from chaos.simulation.kernel import Process
+from chaos.simulation.network import CallRefused, CallUnknown, Connection, Link, Network
+from flashblocks.preconf.facts import Appended as Shown
+from flashblocks.preconf.facts import Backfill, BlockRef, CanonicalBlock, Execute, Resend, Seal
+from flashblocks.preconf.facts import Decision as PendingDecision
+from flashblocks.preconf.intake import arrival_of
+from flashblocks.preconf.pending import PendingMachine
+from flashblocks.proxy.backlog import Backlog
+from flashblocks.proxy.foreign import ours
+from flashblocks.proxy.ordering import Announce, Ask, Decision, Deliver, Ordering
+from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame
+from flashblocks.wire.hexadecimal import data
+from raft.ledger import ENTRY_SIZE_BYTES_MAX
+
+Record = Callable[[Event], None]
+
+REPLAY_LISTEN_S = 1.0
+TICK_S = 0.1
+CONFIRM_S = 0.5
+CALL_S_MAX = 0.5
+BACKFILL_TRIES_MAX = 4
+BACKLOG_BLOCKS = 16
+EDGE = "edge"
+
+
+def seen(at: float, source: str, frame: FlashblockFrame, edge: bool) -> Seen:
+    """Reduce a frame to what the checker needs."""
+    made = opened(frame.body)
+    return Seen(
+        at,
+        source,
+        frame.number,
+        frame.index,
+        data(frame.payload_id),
+        None if made.base is None else data(frame.parent_hash),
+        data(frame.block_hash),
+        tuple(data(transaction_hash(raw)) for raw in made.diff.transactions),
+        frame.epoch,
+        edge,
+    )
+
+
+class Proxy:
+    """One websocket-proxy."""
+
+    def __init__(self, network: Network, process: Process, upstreams: list[str], ordering: Ordering) -> None:
+        self.network, self.process = network, process
+        self._ordering = ordering
+        self._backlog: Backlog[FlashblockFrame] = Backlog(
+            blocks_max=BACKLOG_BLOCKS, bytes_max=16 * ENTRY_SIZE_BYTES_MAX
+        )
+        self._upstreams = upstreams
+        self._replays: dict[int, Link] = {}
+        self._subscribers: list[Connection] = []
+        self._ticks = 0
+
+    def start(self) -> None:
+        """Connect to every conductor."""
+        for number, slot in enumerate(self._upstreams):
+            Link(
+                self.network,
+                self.process,
+                slot,
+                partial(self._on_frame, number, False),
+                partial(self._on_change, number),
+                start=lambda: self._ordering.wanted,
+            )
+
+    def _on_change(self, number: int, up: bool) -> None:
+        now = self.process.clock.now
+        if up:
+            self._ordering.upstream_up(number, resumable=True)
+            self._act(self._ordering.tick(now))
+        else:
+            self._act(self._ordering.upstream_down(number, now))
+
+    def _on_frame(self, number: int, replay: bool, frame: FlashblockFrame) -> None:
+        self._act(self._ordering.arrive(ours(number, frame, replay=replay), self.process.clock.now))
+
+    def _act(self, decisions: list[Decision]) -> None:
+        for decision in decisions:
+            match decision:
+                case Deliver(arrival=arrival):
+                    frame: FlashblockFrame = arrival.item
+                    if arrival.epoch is not None and arrival.epoch != frame.epoch:
+                        frame = FlashblockFrame(arrival.epoch, *_but_epoch(frame))
+                    self._send(frame)
+                    self._backlog.add(frame.number, frame.index, len(frame.body), frame)
+                case Announce(number=number, index_from=index_from, index_to=index_to):
+                    self._send(AnnounceGapFrame(number, index_from, index_to))
+                case Ask(upstream=number, start=start):
+                    self._ask(number, start)
+        if not self._ordering.gap_open:
+            for replay in self._replays.values():
+                replay.close()
+            self._replays.clear()
+        self._ticks += 1
+        if self._ordering.wakes_at is not None:
+            self.process.after(max(0.0, self._ordering.wakes_at - self.process.clock.now), self._tick, self._ticks)
+
+    def _tick(self, tick: int) -> None:
+        if tick == self._ticks:
+            self._act(self._ordering.tick(self.process.clock.now))
+
+    def _ask(self, number: int, start: tuple[int, int]) -> None:
+        old = self._replays.pop(number, None)
+        if old is not None:
+            old.close()
+        on_frame = partial(self._on_frame, number, True)
+        self._replays[number] = Link(self.network, self.process, self._upstreams[number], on_frame, start=lambda: start)
+
+    def _send(self, frame: FlashblockFrame | AnnounceGapFrame) -> None:
+        for peer in self._subscribers:
+            peer.to_client(frame)
+
+    def on_peer(self, peer: Connection, start: tuple[int, int] | None, port: str) -> None:
+        """A subscriber gets the open block, or what it asked for."""
+        self._subscribers.append(peer)
+        owed = self._backlog.owed(start)
+        if owed.missing is not None:
+            peer.to_client(AnnounceGapFrame(*owed.missing, owed.missing[1]))
+        for frame in owed.items:
+            peer.to_client(frame)
+
+    def on_peer_lost(self, peer: Connection) -> None:
+        """A subscriber left."""
+        if peer in self._subscribers:
+            self._subscribers.remove(peer)
+
+    def on_peer_frame(self, peer: Connection, message: object) -> None:
+        """A subscriber has nothing to say."""
+
+    def check(self) -> None:
+        """The ordering's invariants."""
+        self._ordering.check()
+
+
+def _but_epoch(frame: FlashblockFrame) -> tuple[int, int, bytes, bytes, bytes, bytes, str, bytes]:
+    return (
+        frame.number,
+        frame.index,
+        frame.payload_id,
+        frame.parent_hash,
+        frame.block_hash,
+        frame.digest,
+        frame.traceparent,
+        frame.body,
+    )
+
+
+class Witness:
+    """A subscriber that writes down what it sees: of every proxy (edge), and of every conductor's own door.
+
+    It starts where the stream is. When its proxy was gone it is a new subscriber, with a new name.
+    """
+
+    def __init__(self, network: Network, process: Process, doors: list[tuple[str, bool]], record: Record) -> None:
+        self.network, self.process = network, process
+        self._doors, self._record = doors, record
+        self._connections: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Subscribe everywhere."""
+        for slot, edge in self._doors:
+            Link(self.network, self.process, slot, partial(self._note, slot, edge), partial(self._on_change, slot))
+
+    def _on_change(self, slot: str, up: bool) -> None:
+        if up:
+            self._connections[slot] = self._connections.get(slot, 0) + 1
+
+    def _note(self, slot: str, edge: bool, frame: FlashblockFrame | AnnounceGapFrame) -> None:
+        source = f"{slot}#{self._connections[slot]}"
+        if isinstance(frame, AnnounceGapFrame):
+            gap = GapAnnounced(self.process.clock.now, source, frame.number, frame.index_from, frame.index_to)
+            self._record(gap)
+        else:
+            self._record(seen(self.process.clock.now, source, frame, edge))
+
+    def check(self) -> None:
+        """It keeps nothing that could be wrong."""
+
+
+class RpcNode:
+    """The rpc-node: the real pending machine on its own stand-in chain."""
+
+    def __init__(
+        self,
+        network: Network,
+        process: Process,
+        disk: ChainDisk,
+        proxies: list[str],
+        clients: list[str],
+        record: Record,
+    ) -> None:
+        self.network, self.process = network, process
+        self.chain = Client(network, process, disk, clients)
+        head = self.chain.head
+        self.machine = PendingMachine(BlockRef(head.number, head.hash))
+        self._proxies, self._clients, self._record = proxies, clients, record
+        self._resending: Link | None = None
+        self._backfilling = False
+
+    def start(self) -> None:
+        """Subscribe and look around."""
+        for slot in self._proxies:
+            Link(self.network, self.process, slot, self._on_frame, start=self.machine.wanted)
+        self.process.every(TICK_S, self._tick)
+        self.process.every(CONFIRM_S, self._confirm)
+
+    def _tick(self) -> None:
+        self._decide(self.machine.tick(self.process.clock.now))
+        view = self.machine.view(self.process.clock.now)
+        assert (view.source == "flashblocks") == (view.payload_id is not None), "pending is one or the other"
+
+    def _on_frame(self, frame: FlashblockFrame | AnnounceGapFrame) -> None:
+        now = self.process.clock.now
+        if isinstance(frame, AnnounceGapFrame):
+            self._decide(self.machine.gap_announced(now, frame.number, frame.index_from))
+        elif not self.machine.has(frame.number, frame.index, frame.digest) or frame.epoch > self.machine.epoch:
+            self._decide(self.machine.streamed(now, arrival_of(frame)))
+
+    def _decide(self, decisions: list[PendingDecision]) -> None:
+        now = self.process.clock.now
+        for decision in decisions:
+            match decision:
+                case Execute(arrival):
+                    assert arrival.flashblock is not None
+                    status = self.chain.apply(arrival.flashblock, committed=arrival.epoch > 0)[0]
+                    outcome = self.machine.executed(now, arrival, status.value)  # type: ignore[arg-type]
+                    self._decide(outcome)
+                case Seal(block, _, _):
+                    if self.chain.settle(block.hash):
+                        self.chain.set_head(block.hash)
+                case Shown(arrival):
+                    for raw in arrival.flashblock.diff.transactions if arrival.flashblock is not None else ():
+                        self._record(Preconfirmed(now, data(transaction_hash(raw)), arrival.number))
+                case Resend(number, index):
+                    self._resend(number, index)
+                case Backfill():
+                    if not self._backfilling:
+                        self._backfilling = True
+                        self.process.spawn(self._backfill(decision))
+                case _:
+                    pass
+        self.machine.check()
+
+    def _resend(self, number: int, index: int) -> None:
+        if self._resending is not None:
+            return
+        slot = self._proxies[int(self.process.clock.draw() * len(self._proxies))]
+        self._resending = Link(self.network, self.process, slot, self._on_frame, start=lambda: (number, index))
+        self.process.after(REPLAY_LISTEN_S, self._end_resend)
+
+    def _end_resend(self) -> None:
+        if self._resending is not None:
+            self._resending.close()
+            self._resending = None
+
+    async def _backfill(self, wanted: Backfill) -> None:
+        try:
+            first = int(self.process.clock.draw() * len(self._clients))
+            for offset in range(BACKFILL_TRIES_MAX):
+                client = self._clients[(first + offset) % len(self._clients)]
+                try:
+                    if await self._backfill_from(client, wanted):
+                        return
+                except (CallRefused, CallUnknown):
+                    continue
+        finally:
+            self._backfilling = False
+
+    async def _backfill_from(self, client: str, wanted: Backfill) -> bool:
+        last = wanted.last
+        if last is None:
+            last = (await self._call(client, "latest")).number
+            if last < wanted.first:
+                return False
+        for number in range(wanted.first, last + 1):
+            block: Block = await self._call(client, "block", number)
+            if number == wanted.last and wanted.tip_hash not in (None, block.hash):
+                return False
+            if not await self._import(client, block):
+                return False
+        return True
+
+    async def _import(self, client: str, block: Block) -> bool:
+        branch = [block]
+        while self.chain.state_of(branch[-1].parent_hash) is None:
+            branch.append(await self._call(client, "block", branch[-1].parent_hash))
+        for each in reversed(branch):
+            if each.envelope is None or self.chain.take(each.envelope) != "VALID":
+                return False
+            hashes = tuple(transaction_hash(raw) for raw in each.transactions)
+            fact = CanonicalBlock(each.number, each.hash, each.parent_hash, hashes)
+            decisions = self.machine.canonical(self.process.clock.now, fact)
+            if self.machine.head.hash == each.hash:
+                self.chain.set_head(each.hash)
+            self._decide(decisions)
+        return True
+
+    async def _call(self, slot: str, method: str, *arguments: object) -> Block:
+        block: Block = await self.network.call(self.process, slot, method, *arguments, timeout_s=CALL_S_MAX)
+        return block
+
+    def _confirm(self) -> None:
+        for _ in range(2):
+            client = self._clients[int(self.process.clock.draw() * len(self._clients))]
+            self.process.spawn(self._observe(client))
+
+    async def _observe(self, client: str) -> None:
+        try:
+            block = await self._call(client, "latest")
+        except (CallRefused, CallUnknown):
+            return
+        now = self.process.clock.now
+        self._decide(self.machine.observed(now, client, BlockRef(block.number, block.hash)))
+
+    def check(self) -> None:
+        """The machine's invariants."""
+        self.machine.check()
+
+
+class Senders:
+    """Clients with a nonce each; their transactions go to every pool, again until they are in a block."""
+
+    def __init__(
+        self, network: Network, process: Process, clients: list[str], period_s: float, senders: int, record: Record
+    ) -> None:
+        self.network, self.process = network, process
+        self._clients, self._period_s, self._record = clients, period_s, record
+        self._nonces = dict.fromkeys(range(1, senders + 1), 0)
+        self._waiting: list[bytes] = []
+
+    def start(self) -> None:
+        """Begin to send."""
+        self.process.every(self._period_s, self._send)
+        self.process.every(1.0, self._send_again)
+
+    def _send(self) -> None:
+        sender = 1 + int(self.process.clock.draw() * len(self._nonces))
+        raw = transfer(sender, self._nonces[sender])
+        self._nonces[sender] += 1
+        self._record(Sent(self.process.clock.now, data(transaction_hash(raw))))
+        self._waiting.append(raw)
+        self._to_all(raw)
+
+    def _to_all(self, raw: bytes) -> None:
+        for client in self._clients:
+            self.network.post(self.process, client, "submit", raw)
+
+    def _send_again(self) -> None:
+        nonces: dict[int, int] = {}
+        for client in self._clients:
+            component = self.network.slots[client].component
+            if component is not None:
+                nonces = component.head.state.nonces
+                break
+        still = [raw for raw in self._waiting if sender_and_nonce(raw)[1] >= nonces.get(sender_and_nonce(raw)[0], 0)]
+        self._waiting = still
+        for raw in still:
+            self._to_all(raw)
+
+    def check(self) -> None:
+        """It keeps nothing that could be wrong."""
