@@ -92,6 +92,42 @@ def compile_bomb() -> bytes:
     return assemble(prefix + " @again jump bomb:")[:-1] + bomb
 
 
+INITCODE_BYTES = 49_152  # EIP-3860's limit
+
+
+def large_initcode(filling: bytes) -> bytes:
+    """Creates without end from the largest initcode there is, another one each time, which jumps to its last byte.
+
+    Whoever runs code must find its jump destinations first; this makes that as much work per gas as can be.
+    """
+    # The counter is the data of a PUSH32 at the beginning, so that one MSTORE changes it.
+    code = numbered_code(0, INITCODE_BYTES, filling)
+    body = f"1 add dup1 1 mstore {INITCODE_BYTES} push0 push0 create pop"
+    head = f"{INITCODE_BYTES} @code push0 codecopy push0 again: {body} @again jump code:"
+    return assemble(head)[:-1] + code
+
+
+def numbered_code(number: int, size: int, filling: bytes) -> bytes:
+    """Code that pushes its number and jumps over all of its filling to its last byte."""
+    start = assemble(f"0x{number:064x} pop {size - 1} jump")
+    count, rest = divmod(size - len(start), len(filling))
+    return start + filling * (count - (rest == 0)) + b"[" * (rest or len(filling))
+
+
+def many_contracts() -> bytes:
+    """Calls one large contract after the other, each of which is met for the first time."""
+    return loop(f"1 add push0 push0 push0 push0 push0 dup6 0x{FIRST_OF_MANY.hex()} add gas call pop", "push0")
+
+
+MANY_CONTRACTS = 600
+FIRST_OF_MANY = b"\x72" * 20
+
+
+def contract_of_many(index: int) -> bytes:
+    """A contract of the largest size; no two are alike."""
+    return numbered_code(index, 24_576, b"\x5b\x60\x00")
+
+
 BN_G1 = bytes(31) + b"\1" + bytes(31) + b"\2"
 BN_G2 = bytes.fromhex(
     "198e9393920d483a7260bfb731fb5d25f1aa493335a9e71297e485b7aef312c21800deef121f1e76426a00665e5c4479674322d4f75edadd46debd5cd992f6ed"
@@ -144,6 +180,9 @@ def _hostile() -> dict[str, bytes]:
         "logs": loop("1 2 3 4 32 push0 log4"),
         "exponentiation": loop("0x" + "ff" * 32 + " 3 exp pop"),
         "compile bomb": compile_bomb(),
+        "large initcodes of jump destinations": large_initcode(b"\x5b"),
+        "large initcodes of pushes": large_initcode(b"\x60\x00"),
+        "large contracts met once": many_contracts(),
         "ecrecover": call_precompile(1, 128, words(b"\x14" * 32 + bytes(31) + b"\x1b" + b"\x15" * 64)),
         "sha256 of 1 kB": call_precompile(2, 1024),
         "ripemd160 of 1 kB": call_precompile(3, 1024),
@@ -218,6 +257,11 @@ def world(hostile: str | None = None) -> World:
     accounts = {TOKEN: Account(1, 0, Code.of(TOKEN_CODE), trie.update(None, dict(slots)))}
     if hostile:
         accounts[ATTACKER] = Account(1, 10**18, Code.of(HOSTILE[hostile]), None)
+    if hostile == "large contracts met once":
+        first = int.from_bytes(FIRST_OF_MANY, "big")
+        for index in range(1, MANY_CONTRACTS):
+            address = (first + index).to_bytes(20, "big")
+            accounts[address] = Account(1, 0, Code.of(contract_of_many(index)), None)
     state = state.with_accounts({hashed_address(address): account for address, account in accounts.items()})
     return World(spec, msgspec.structs.replace(block.header, state_root=state.root), state)
 

@@ -10,6 +10,7 @@ DELEGATION_PREFIX = b"\xef\x01\x00"  # EIP-7702: an account whose code is this a
 DELEGATION_SIZE_BYTES = 23
 JUMPDEST = 0x5B
 PUSH0 = 0x5F
+PUSH1 = 0x60
 PUSH32 = 0x7F
 
 
@@ -27,7 +28,7 @@ class Code:
         self.programs: Any = None  # the compiler's cache for this code
         self._raw = raw
         self._fetch = fetch
-        self._jump_destinations: frozenset[int] | None = None
+        self._jump_destinations: bytes | None = None
 
     @staticmethod
     def of(raw: bytes) -> "Code":
@@ -65,22 +66,32 @@ class Code:
         return raw[3:] if len(raw) == DELEGATION_SIZE_BYTES and raw[:3] == DELEGATION_PREFIX else None
 
     @property
-    def jump_destinations(self) -> frozenset[int]:
-        """Positions of JUMPDEST instructions that are not data of a PUSH."""
+    def jump_destinations(self) -> bytes:
+        """For each position whether a jump may lead there: 1 for a JUMPDEST that is not data of a PUSH, else 0."""
         if self._jump_destinations is None:
             self._jump_destinations = _find_jump_destinations(self.raw)
         return self._jump_destinations
 
 
-def _find_jump_destinations(raw: bytes) -> frozenset[int]:
-    found = []
-    at = 0
-    while at < len(raw):
+def _find_jump_destinations(raw: bytes) -> bytes:
+    # A byte per position, and not a set of positions: 24 KiB of JUMPDESTs would make a set of two megabytes.
+    found = bytearray(raw.translate(_ONLY_JUMPDESTS)) + bytes(PUSH32 - PUSH0)  # room for data cut off by the end
+    at, size = 0, len(raw)
+    while at < size:
         op = raw[at]
-        if op == JUMPDEST:
-            found.append(at)
-        at += op - PUSH0 + 1 if PUSH0 < op <= PUSH32 else 1
-    return frozenset(found)
+        at += 1
+        if op == PUSH1:  # every other push is one of these
+            found[at] = 0
+            at += 1
+        elif PUSH1 < op <= PUSH32:
+            end = at + op - PUSH0
+            found[at:end] = _ZEROS[op - PUSH0]
+            at = end
+    return bytes(found[:size])
+
+
+_ONLY_JUMPDESTS = bytes(int(op == JUMPDEST) for op in range(256))
+_ZEROS = [bytes(size) for size in range(PUSH32 - PUSH0 + 1)]
 
 
 _interned: "WeakValueDictionary[bytes, Code]" = WeakValueDictionary()

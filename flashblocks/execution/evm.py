@@ -177,7 +177,8 @@ class AnalysedCodeStream(CodeStream):  # type: ignore[misc]
 
     def is_valid_opcode(self, position: int) -> bool:
         """Only asked of jump targets."""
-        return position in self._code.jump_destinations
+        valid = self._code.jump_destinations
+        return position < len(valid) and valid[position] == 1
 
 
 class Frame(PragueComputation):  # type: ignore[misc]

@@ -42,14 +42,14 @@ def make_steps(opcodes: dict[int, Any], namespace: dict[str, Any]) -> list[Step 
     for opcode in opcodes:
         if opcode in _NOT_ALONE or op.PUSH0 <= opcode <= op.PUSH32:
             continue
-        trace = TraceBuilder(bytes((opcode,)), frozenset(), 0, opcodes, 1).build()
+        trace = TraceBuilder(bytes((opcode,)), b"", 0, opcodes, 1).build()
         defined: dict[str, Any] = dict(names)
         exec(compile(trace.source, f"<evm opcode 0x{opcode:x}>", "exec"), defined)
         steps[opcode] = defined["trace"]
     return steps
 
 
-def step_by_step(frame: Any, pc: int, steps: list[Step | None], destinations: frozenset[int]) -> int:
+def step_by_step(frame: Any, pc: int, steps: list[Step | None], destinations: bytes) -> int:
     """Run from `pc` to the next jump that is taken; gives where it leads (STOP and RETURN raise Halt)."""
     message, state, meter = frame.msg, frame.state, frame._gas_meter
     stack, memory = frame._stack.values, frame._memory._bytes
@@ -92,7 +92,7 @@ def charge(meter: Any, gas: int) -> None:
     meter.gas_remaining -= gas
 
 
-def jump(stack: list[int], meter: Any, opcode: int, destinations: frozenset[int]) -> int | None:
+def jump(stack: list[int], meter: Any, opcode: int, destinations: bytes) -> int | None:
     """JUMP and JUMPI: where to, or None where the condition does not hold."""
     conditional = opcode == op.JUMPI
     charge(meter, GAS_JUMPI if conditional else GAS_JUMP)
@@ -101,7 +101,7 @@ def jump(stack: list[int], meter: Any, opcode: int, destinations: frozenset[int]
     target = stack.pop()
     if conditional and not stack.pop():
         return None
-    if target not in destinations:
+    if target >= len(destinations) or not destinations[target]:
         raise InvalidJumpDestination("bad jump")
     return target
 

@@ -32,9 +32,7 @@ _SLOT = re.compile(r"\bi(\d+)\b")
 class TraceBuilder:
     """Follows the code from `start` and writes the function."""
 
-    def __init__(
-        self, code: bytes, destinations: frozenset[int], start: int, known: Mapping[int, Any], limit: int
-    ) -> None:
+    def __init__(self, code: bytes, destinations: bytes, start: int, known: Mapping[int, Any], limit: int) -> None:
         self.code = code
         self.destinations = destinations
         self.start = start
@@ -257,6 +255,14 @@ class TraceBuilder:
             self.push(self.assign("to_int(stack.pop())"))
         self.open_segment()
 
+    def may_jump_to(self, target: int) -> bool:
+        """Whether there is a JUMPDEST."""
+        return target < len(self.destinations) and self.destinations[target] == 1
+
+    def check_jump(self, target: str) -> str:
+        """The statement that refuses a jump to anything else."""
+        return f"if {target} >= {len(self.destinations)} or not DESTINATIONS[{target}]: {_BAD_JUMP}"
+
     def stop(self) -> None:
         """The frame ends without output."""
         self.store_gas()
@@ -399,21 +405,21 @@ def _tstore(t: TraceBuilder) -> None:
 
 def _jump(t: TraceBuilder) -> None:
     target = t.pop()
-    if is_literal(target) and int(target) in t.destinations:
+    if is_literal(target) and t.may_jump_to(int(target)):
         t.pc = int(target)
         return
     t.store_gas()
     if is_literal(target):
         t.lines.append(_BAD_JUMP)
     else:
-        t.lines.append(_check_jump(target))
+        t.lines.append(t.check_jump(target))
         t.lines.append(t.leave(target))
     t.done = True
 
 
 def _jumpi(t: TraceBuilder) -> None:
     target, condition = t.pop(), t.pop_any()
-    valid = is_literal(target) and int(target) in t.destinations
+    valid = is_literal(target) and t.may_jump_to(int(target))
     if is_literal(condition):
         if not int(str(condition)):
             t.pc += 1
@@ -423,7 +429,7 @@ def _jumpi(t: TraceBuilder) -> None:
             return
     t.close_segment()
     t.stack = [t.word(value) for value in t.stack]  # both sides see the same words
-    check = None if valid else _BAD_JUMP if is_literal(target) else _check_jump(target)
+    check = None if valid else _BAD_JUMP if is_literal(target) else t.check_jump(target)
     text = condition.render() if isinstance(condition, Condition) else t.operand(condition)
     t.lines.append(Branch(text, t.leave(target), check))
     t.open_segment()
@@ -431,10 +437,6 @@ def _jumpi(t: TraceBuilder) -> None:
 
 
 _BAD_JUMP = "raise InvalidJumpDestination('bad jump')"
-
-
-def _check_jump(target: str) -> str:
-    return f"if {target} not in DESTINATIONS: {_BAD_JUMP}"
 
 
 def _end(reverts: bool) -> Callable[[TraceBuilder], None]:
