@@ -15,7 +15,8 @@ from flashblocks.conductor.ledger_shape import SealedBlock
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes
 from raft.ledger import LedgerView
 
-START_S_MAX = 1.0
+START_S_MAX = 0.6
+"""An op-node that is well answers in a few milliseconds; one that does not must not hold the chain for a second."""
 STOP_S_MAX = 1.0
 ASK_S_MAX = 0.5
 PUSH_S_MAX = 10.0

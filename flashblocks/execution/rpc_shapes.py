@@ -115,7 +115,9 @@ def transaction_json(
 
 
 def _add_deposit_fields(obj: Json, tx: Transaction, receipt: Receipt | None) -> None:
-    obj |= {"gasPrice": "0x0", "sourceHash": data(tx.source_hash), "isSystemTx": tx.is_system}
+    obj |= {"gasPrice": "0x0", "sourceHash": data(tx.source_hash)}
+    if tx.is_system:  # as op-geth: never since Regolith; op-alloy's parser wants it absent or a quantity
+        obj["isSystemTx"] = True
     obj |= {"v": "0x0", "r": "0x0", "s": "0x0"}
     if tx.mint:
         obj["mint"] = quantity(tx.mint)
