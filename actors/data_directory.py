@@ -22,7 +22,8 @@ class ChainMismatch(Exception):
 def prepare(data_dir: Path, options: ClusterOptions, now: int) -> dict[str, Any]:
     """Fill *data_dir* where it is empty; returns ``{chain_id, genesis_hash, block_time_s}`` of the chain in it.
 
-    The genesis gets the time *now* (whole seconds) at the first start and stays as it is afterwards.
+    The genesis is the one that lies there; without one it is made at the first start, with the time *now* (whole
+    seconds). It stays as it is afterwards.
     Raises `ChainMismatch` when the directory holds a chain of another id or block time.
     """
     (data_dir / LOG_DIRECTORY).mkdir(parents=True, exist_ok=True)
@@ -44,11 +45,15 @@ def prepare(data_dir: Path, options: ClusterOptions, now: int) -> dict[str, Any]
 def _make_chain(data_dir: Path, options: ClusterOptions, now: int) -> dict[str, Any]:
     from flashblocks.execution import default_genesis, load_genesis
 
-    genesis = default_genesis(chain_id=options.chain_id, timestamp=now)
-    write_atomically(data_dir / GENESIS_FILE, orjson.dumps(genesis, option=orjson.OPT_INDENT_2))
-    _, block, _ = load_genesis(genesis)
+    path = data_dir / GENESIS_FILE
+    if path.exists():  # the operator's own, with forks to come, say
+        genesis = orjson.loads(path.read_bytes())
+    else:
+        genesis = default_genesis(chain_id=options.chain_id, timestamp=now)
+        write_atomically(path, orjson.dumps(genesis, option=orjson.OPT_INDENT_2))
+    spec, block, _ = load_genesis(genesis)
     return {
-        "chain_id": options.chain_id,
+        "chain_id": spec.chain_id,
         "block_time_s": options.block_time_s,
         "genesis_hash": "0x" + block.header.hash.hex(),
     }

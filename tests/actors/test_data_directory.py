@@ -7,7 +7,7 @@ import pytest
 
 from actors.data_directory import ChainMismatch, prepare, write_atomically, write_secret
 from actors.plan import ClusterOptions
-from flashblocks.execution import load_genesis
+from flashblocks.execution import default_genesis, load_genesis
 
 
 def test_the_first_start_makes_a_chain_and_the_second_keeps_it(tmp_path: Path) -> None:
@@ -18,6 +18,16 @@ def test_the_first_start_makes_a_chain_and_the_second_keeps_it(tmp_path: Path) -
     assert block.header.timestamp == 1_800_000_000
     assert prepare(tmp_path, ClusterOptions(), 1_900_000_000) == first
     assert orjson.loads((tmp_path / "genesis.json").read_bytes()) == genesis
+
+
+def test_a_genesis_that_lies_there_is_the_chain_s(tmp_path: Path) -> None:
+    own = default_genesis(timestamp=1_800_000_000, jovian_time=1_800_000_060)
+    (tmp_path / "genesis.json").write_bytes(orjson.dumps(own))
+    chain = prepare(tmp_path, ClusterOptions(), 1_900_000_000)
+    assert chain["genesis_hash"] == "0x" + load_genesis(own)[1].header.hash.hex()
+    assert orjson.loads((tmp_path / "genesis.json").read_bytes()) == own
+    with pytest.raises(ChainMismatch, match="chain_id 901, not 902"):
+        prepare(tmp_path, ClusterOptions(chain_id=902), 1_900_000_000)
 
 
 @pytest.mark.parametrize(
