@@ -11,10 +11,12 @@ import time
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flashblocks.execution.compiler import program
 from flashblocks.execution.trace_file import EMPTY, FILE_NAME, TraceCollection, TraceFile, UnusableTraces
+
+if TYPE_CHECKING:
+    from flashblocks.execution.compiler.program import StoredTraces, TraceCache
 
 SAVE_EVERY_S_MIN = 60.0
 SAVE_NEW_OPS_MIN = 2_000  # a few dozen traces; less is not worth a write
@@ -25,6 +27,8 @@ class TraceKeeper:
     """The trace file of one process; `step` is called while nothing else waits."""
 
     def __init__(self, directory: Path, log: Any) -> None:
+        from flashblocks.execution.compiler import program  # imports py-evm, which `--help` can do without
+
         self.path = directory / FILE_NAME
         self._log = log
         self._file = self._read()
@@ -71,7 +75,7 @@ class TraceKeeper:
             self._finish(self._writing)
         self._threads.shutdown()
 
-    def _find(self, code_hash: bytes) -> program.StoredTraces:
+    def _find(self, code_hash: bytes) -> StoredTraces:
         return self._file.find(code_hash)
 
     def _begin(self) -> Generator[None, None, TraceCollection]:
@@ -102,7 +106,7 @@ class TraceKeeper:
             return EMPTY
 
 
-def collect(cache: program.TraceCache, earlier: TraceFile) -> Generator[None, None, TraceCollection]:
+def collect(cache: TraceCache, earlier: TraceFile) -> Generator[None, None, TraceCollection]:
     """What is worth keeping: the process's own traces, and those of the earlier file that it has not met."""
     collection = TraceCollection(earlier)
     for code_hash, start, marshalled in cache.traces():

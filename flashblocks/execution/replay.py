@@ -86,7 +86,7 @@ def parse_fixture(vector: dict[str, Any], name: str) -> Fixture:
             prev_randao=_data(attributes["prevRandao"]),
             fee_recipient=_data(attributes["suggestedFeeRecipient"]),
             parent_beacon_block_root=_data(attributes["parentBeaconBlockRoot"]),
-            transactions=tuple(_data(raw) for raw in attributes["transactions"]),
+            transactions=tuple(_data(raw) for raw in attributes.get("transactions") or ()),
             no_tx_pool=True,
             gas_limit=_number(vector["parent_header"]["gasLimit"] if gas_limit is None else gas_limit),
             eip1559_params=bytes(8) if params is None else _data(params),

@@ -5,6 +5,8 @@ is replaced as a whole (rename), so a reader sees the old file or the new one; w
 costs nothing but compiling again. A trace is Python byte code: only a file that this user alone can write is read.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib.metadata
 import os
@@ -13,10 +15,12 @@ import zlib
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from flashblocks.execution.compiler.program import StoredTraces
+if TYPE_CHECKING:
+    from flashblocks.execution.compiler.program import StoredTraces
 
 FILE_NAME = "evm-traces.bin"
 FILE_SIZE_BYTES_MAX = 16 << 20  # compressed six to one: some 700 contracts
@@ -52,7 +56,7 @@ class TraceFile:
         self._contracts = contracts
 
     @staticmethod
-    def read(path: Path) -> "TraceFile":
+    def read(path: Path) -> TraceFile:
         """Read and check a file; raises UnusableTraces, FileNotFoundError or another OSError."""
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
