@@ -39,7 +39,9 @@ from flashblocks.rollup_boost.facts import (
     ResumeBuilder,
     Sealed,
     SetHealth,
+    StandIn,
     Status,
+    StoodIn,
     Target,
     Tick,
     WakeAt,
@@ -72,8 +74,10 @@ class RollupBoost:
     keeps_prefix = True
     """A mutant answers getPayload with the fallback EL's block, whatever is promised."""
 
-    def __init__(self, network: Network, process: Process, group: str, clock_skew: list[float]) -> None:
-        self.core = Core(Rules())
+    def __init__(
+        self, network: Network, process: Process, group: str, flashblock_s: float, clock_skew: list[float]
+    ) -> None:
+        self.core = Core(Rules(flashblock_time_s=flashblock_s))
         self.network, self.process = network, process
         self._slots = {Target.EXECUTION: f"{group}/fallback-el", Target.BUILDER: f"{group}/builder"}
         self._skew = clock_skew
@@ -114,6 +118,8 @@ class RollupBoost:
                 self.process.spawn(self._apply(decision))
             case Offering(frame):
                 self._to_conductor(frame)
+            case StandIn(identifier, index):
+                self.process.spawn(self._stand_in(identifier, index))
             case AskForBlocks():
                 self.process.spawn(self._ask_for_blocks(decision))
             case AnswerEnvelope():
@@ -150,6 +156,17 @@ class RollupBoost:
         except (CallRefused, CallUnknown) as failed:
             status, expected, error = Status.UNREACHABLE, 0, str(failed)
         self.tell(Applied(apply.target, apply.payload_id, frame.index, frame.digest, status, expected, error))
+
+    async def _stand_in(self, identifier: bytes, index: int) -> None:
+        slot = self._slots[Target.EXECUTION]
+        try:
+            frame, made = await self.network.call(
+                self.process, slot, "stand_in", identifier, index, timeout_s=CLIENT_S_MAX
+            )
+        except (CallRefused, CallUnknown) as error:
+            self.tell(StoodIn(identifier, index, error=str(error)))
+        else:
+            self.tell(StoodIn(identifier, index, frame, made))
 
     def _watch_heads(self) -> None:
         for target in Target:

@@ -13,10 +13,14 @@ from actors.conductor_commit import COMMIT_S_MAX, seal_command
 from actors.conductor_rpc import LEADER_REASONS, LEADERSHIP_LOST, MISMATCHES, NOT_LEADER
 from actors.conductor_sequencer import (
     ALREADY_RUNNING,
+    ASK_S_MAX,
     CATCH_UP_BLOCKS_PER_START_MAX,
     NOT_RUNNING,
+    PUSH_S_MAX,
     SETTLE_S,
     STALE_HEAD,
+    START_S_MAX,
+    STOP_S_MAX,
 )
 from chaos.simulation.consensus import Consensus
 from chaos.simulation.kernel import Event as Flag
@@ -52,9 +56,6 @@ TRANSFER_S_MAX = 0.5
 APPEND_S_MAX = 2.0
 HEALTH_INTERVAL_S = 0.25
 SILENCE_S_MAX = 1.0
-START_S_MAX = STOP_S_MAX = 1.0
-ASK_S_MAX = 0.5
-PUSH_S_MAX = 10.0
 LEVEL_RETRY_S_FIRST, LEVEL_RETRY_S_MAX = 0.1, 1.0
 PEERS_INTERVAL_S, PEERS_S_MAX = 0.5, 0.4
 

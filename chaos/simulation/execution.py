@@ -407,6 +407,27 @@ class FallbackEl(Client):
         frames = [frame_of(one, base.parent_hash) for one in made]
         return tuple((frame, opened(frame.body)) for frame in frames)
 
+    def stand_in(self, identifier: bytes, index: int) -> tuple[FlashblockFrame, Flashblock]:
+        """Make the next flashblock in the builder's place: `actors.stand_in`."""
+        followed = self.followed.get(identifier)
+        expected = 0 if followed is None else len(followed.steps)
+        if index != expected:
+            raise CallRefused(f"index {index} is not next, {expected} is")
+        if followed is None:
+            if identifier not in self._builds:
+                raise CallRefused("Unknown payload")
+            parent, attributes = self._builds[identifier]
+            followed = Followed(identifier, header_of(parent.number + 1, parent.hash, attributes), parent.state)
+            chosen = list(attributes.transactions)
+        else:
+            chosen = self.pool.best(followed.state, TRANSACTIONS_PER_BLOCK_MAX)
+        state = execute(followed.state, chosen)
+        so_far = followed.transactions + len(chosen)
+        made = flashblock(followed.header, identifier, index, state, so_far, chosen)
+        frame = frame_of(made, followed.header.parent_hash)
+        self.keep(followed, Step(opened(frame.body), state, committed=False))
+        return frame, opened(frame.body)
+
     def _finish(self, identifier: bytes) -> list[Flashblock]:
         made = self._finished.get(identifier)
         if made is not None:

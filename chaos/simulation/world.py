@@ -178,7 +178,7 @@ class Cluster:
                 return parts.builder(network, process, disk, others, timing, skew)
 
             def make_boost(process: Process, _: Any, group: str = group, skew: list[float] = skew) -> RollupBoost:
-                return parts.boost(network, process, group, skew)
+                return parts.boost(network, process, group, cadence_s[0], skew)
 
             def make_el(process: Process, disk: ChainDisk, others: list[str] = others) -> FallbackEl:
                 return FallbackEl(network, process, disk, others)
