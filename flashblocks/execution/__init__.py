@@ -1,5 +1,6 @@
 """The rules of an OP-Stack chain: state, transactions, blocks and their receipts, exactly and without IO."""
 
+from flashblocks.execution.access_list import CreatedAccessList, create_access_list
 from flashblocks.execution.block_state import BlockHashes
 from flashblocks.execution.calls import AccountOverride, CallResult, call, estimate_gas
 from flashblocks.execution.chain_spec import ChainSpec
@@ -15,6 +16,7 @@ from flashblocks.execution.genesis import default_genesis, load_genesis
 from flashblocks.execution.header import Block, Header
 from flashblocks.execution.import_block import execute_block
 from flashblocks.execution.open_block import Mark, OpenBlock, Sealed
+from flashblocks.execution.proofs import account_proof
 from flashblocks.execution.receipt import Log, Receipt
 from flashblocks.execution.state import StateDiff, WorldState
 from flashblocks.execution.transaction import Transaction, decode_transaction, encode_deposit, recover_sender
@@ -27,6 +29,7 @@ __all__ = [
     "CallResult",
     "CallReverted",
     "ChainSpec",
+    "CreatedAccessList",
     "ExecutionError",
     "Header",
     "InvalidAttributes",
@@ -42,7 +45,9 @@ __all__ = [
     "StateDiff",
     "Transaction",
     "WorldState",
+    "account_proof",
     "call",
+    "create_access_list",
     "decode_transaction",
     "default_genesis",
     "encode_deposit",
