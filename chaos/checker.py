@@ -157,9 +157,11 @@ def _missing(last: Seen, event: Seen, announced: set[tuple[int, int]], chain: di
     missing = [
         f"{event.number}/{index} is missing" for index in range(event.index) if (event.number, index) not in announced
     ]
-    if event.number > last.number + 1:
+    # Where nobody knows how many are missing – whole blocks, the end of one – the first of them is announced alone.
+    if event.number > last.number + 1 and (last.number + 1, 0) not in announced:
         missing.append(f"nothing of blocks {last.number + 1} to {event.number - 1} was streamed")
-    if event.number == last.number + 1 and event.parent_hash is not None and event.parent_hash != last.block_hash:
+    follows = event.number == last.number + 1 and event.parent_hash in (None, last.block_hash)
+    if event.number == last.number + 1 and not follows and (last.number, last.index + 1) not in announced:
         tail = chain.get(last.number)
         if tail is None or tail.block_hash != last.block_hash:
             missing.append(f"block {last.number} went on after {last.number}/{last.index}, unseen")
