@@ -9,12 +9,13 @@ from flashblocks.execution.calls import AccountOverride
 from flashblocks.execution.keccak import keccak256
 from flashblocks.execution.proofs import STORAGE_KEYS_MAX
 from flashblocks.execution.receipt import Log
-from flashblocks.execution.transaction import AccessList
+from flashblocks.execution.transaction import AccessList, Authorization
 from flashblocks.wire.hexadecimal import WireError, to_bytes, to_int
 
 ADDRESSES_PER_FILTER_MAX = 1_000
 TOPICS_PER_POSITION_MAX = 1_000
 TOPIC_POSITIONS = 4
+AUTHORIZATIONS_MAX = 256  # each recovers a signature
 
 TAGS = ("latest", "pending", "safe", "finalized", "earliest")
 
@@ -99,7 +100,27 @@ def call_arguments(value: Any) -> dict[str, Any]:
         read["gas_price"] = to_int(price, "gasPrice")
     if value.get("accessList") is not None:
         read["access_list"] = _access_list(value["accessList"])
+    if value.get("authorizationList") is not None:
+        read["authorization_list"] = _authorizations(value["authorizationList"])
     return read
+
+
+def _authorizations(value: Any) -> tuple[Authorization, ...]:
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise WireError("authorizationList: expected an array of objects")
+    if len(value) > AUTHORIZATIONS_MAX:
+        raise WireError(f"authorizationList: at most {AUTHORIZATIONS_MAX} entries")
+    return tuple(
+        Authorization(
+            to_int(entry.get("chainId"), "chainId"),
+            address(entry.get("address"), "authorization address"),
+            to_int(entry.get("nonce"), "authorization nonce"),
+            to_int(entry.get("yParity", entry.get("v")), "yParity"),
+            to_int(entry.get("r"), "r"),
+            to_int(entry.get("s"), "s"),
+        )
+        for entry in value
+    )
 
 
 def _access_list(value: Any) -> AccessList:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.receipt import Log, bloom_bits
 from flashblocks.execution.rpc_arguments import (
     BlockName,
@@ -14,6 +15,7 @@ from flashblocks.execution.rpc_arguments import (
     overrides,
     slot,
 )
+from flashblocks.execution.signing import sign_authorization
 from flashblocks.wire.hexadecimal import WireError
 
 A, B = b"\xaa" * 20, b"\xbb" * 20
@@ -171,3 +173,21 @@ def test_a_bloom_without_the_entry_rules_a_block_out() -> None:
 def test_what_is_no_filter(value: Any) -> None:
     with pytest.raises(WireError):
         log_filter(value)
+
+
+def test_authorizations_of_a_call() -> None:
+    key = TEST_ACCOUNTS[3]
+    signed = sign_authorization(key.private_key, 901, b"\x11" * 20, 4)
+    entry = {
+        "chainId": hex(signed.chain_id),
+        "address": "0x" + signed.address.hex(),
+        "nonce": hex(signed.nonce),
+        "yParity": hex(signed.y_parity),
+        "r": hex(signed.r),
+        "s": hex(signed.s),
+    }
+    (read,) = call_arguments({"authorizationList": [entry]})["authorization_list"]
+    assert read == signed and read.authority() == key.address
+    for bad in ({}, [1], [{**entry, "address": "0x1"}], [{**entry, "r": None}], [entry] * 257):
+        with pytest.raises(WireError):
+            call_arguments({"authorizationList": bad})
