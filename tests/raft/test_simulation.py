@@ -448,9 +448,14 @@ def vote_without_memory(context) -> None:
     context.setattr(syncobj, "REJOINING_FILE", "no such file")
 
 
+def hear_members_only(context) -> None:
+    """A node that has not heard of a change of the members ignores whom it does not know: elections can get stuck."""
+    context.setattr(syncobj, "GUESTS_MAY", ())
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-@pytest.mark.parametrize("mutate", [forget_votes, trust_pieces_of_snapshots, vote_without_memory])
+@pytest.mark.parametrize("mutate", [forget_votes, trust_pieces_of_snapshots, vote_without_memory, hear_members_only])
 def test_a_broken_consensus_is_noticed(mutate, tmp_path, monkeypatch):
     for seed in range(300):
         (tmp_path / str(seed)).mkdir()
