@@ -12,11 +12,12 @@ from typing import Any
 
 import msgspec
 
+from actors.builder_metrics import builder_metrics
 from actors.builder_source import FlashblockSource
 from actors.execution_client import ClientOptions, ExecutionClient
 from actors.frame_link import FrameServer, Peer
 from actors.rpc_server import CALLER
-from actors.upstream_metrics import UpstreamMetrics
+from actors.version_info import version_info
 from actors.warm_up import warm_up
 from flashblocks.builder.bundles import BundlePool, read_bundle
 from flashblocks.builder.schedule import (
@@ -27,13 +28,13 @@ from flashblocks.builder.schedule import (
     Timing,
 )
 from flashblocks.execution.chain import HeadChange
+from flashblocks.execution.follow import Verdict
 from flashblocks.wire.hexadecimal import data, to_bytes
 from flashblocks.wire.jsonrpc import METHOD_NOT_FOUND, RpcError
 from tracing.building import BuildTrace
 from tracing.stages import Stages
 from tracing.tracer import component_tracer
 
-METRICS_PREFIX = "op_rbuilder_"
 SUBSCRIBERS_MAX_DEFAULT = 256
 DROPPED_CODE = -32000
 
@@ -70,7 +71,7 @@ class Builder:
     def __init__(self, settings: Settings, log: Any) -> None:
         self.settings, self._log = settings, log
         self.bundles = BundlePool()
-        self.metrics = UpstreamMetrics(METRICS_PREFIX)
+        self.metrics = builder_metrics(flags_of(settings))
         self.stream = FrameServer(
             settings.engine_host or settings.host,
             settings.ws_port,
@@ -100,6 +101,8 @@ class Builder:
             status=self._status,
         )
         self.client.registry.register(self.metrics)
+        self.client.registry.register(version_info())
+        self.client.on_verdict = self._judged
         self.client.on_applied = self.source.applied
         self.tracer = component_tracer("builder", settings.name, settings.data_dir)
         self.source.trace = BuildTrace(Stages(self.tracer, self.client.registry), self.client.spec.chain_id)
@@ -165,7 +168,16 @@ class Builder:
 
     def _peer_changed(self, peer: Peer, joined: bool) -> None:
         self.metrics.gauge("ws_connections_active", len(self.stream.peers))
+        self.metrics.set_count("ws_publish_lagged", self.stream.counters.shed)
         self.source.greet(peer, joined)
+
+    def _judged(self, verdict: Verdict, took_s: float) -> None:
+        """A flashblock of another builder was executed here."""
+        if verdict.status == "VALID":
+            self.metrics.count("block_synced_success")
+            self.metrics.observe("flashblock_sync_duration", took_s)
+        elif verdict.status == "INVALID":
+            self.metrics.count("invalid_synced_blocks_count")
 
     def _submitted(self, tx_hash: bytes) -> None:
         if CALLER.get().traceparent:
@@ -189,6 +201,7 @@ class Builder:
         if not self.settings.enable_revert_protection:
             raise RpcError(METHOD_NOT_FOUND, "the method eth_sendBundle does not exist/is not available")
         self.metrics.count("bundle_requests")
+        began = time.perf_counter()
         try:
             bundle = read_bundle(obj, self.client.chain.head.number)
             tx_hash = self.bundles.add(bundle)
@@ -196,7 +209,14 @@ class Builder:
             self.metrics.count("failed_bundles")
             raise
         self.metrics.count("valid_bundles")
+        self.metrics.observe("bundle_receive_duration", time.perf_counter() - began)
         return {"bundleHash": data(tx_hash)}
+
+
+def flags_of(settings: Settings) -> dict[str, float]:
+    """The settings that op-rbuilder shows as ``op_rbuilder_flags_…``: numbers and switches."""
+    named = {name: getattr(settings, name) for name in settings.__struct_fields__}
+    return {name: float(value) for name, value in named.items() if isinstance(value, bool | int)}
 
 
 async def _raise_bug(bug: asyncio.Future[None]) -> None:

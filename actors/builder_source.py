@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from actors.builder_metrics import note, note_block, note_flashblock
 from actors.execution_client import ExecutionClient
 from actors.frame_link import FrameServer, Peer
 from actors.payload_source import UnknownPayload
@@ -61,6 +62,7 @@ class _Ready(msgspec.Struct, frozen=True):
     body: bytes
     sealed_s: float
     took_s: float
+    execution_s: float = 0.0
     last: bool = False
 
 
@@ -92,6 +94,7 @@ class FlashblockSource:
         self._timer: asyncio.TimerHandle | None = None
         self._costs, self._allowance = Costs(), Allowance(timing)
         self._began_s = 0.0
+        self._fees = 0  # of the candidate, in wei
         self._ground: dict[int, bytes] = {}  # block hash after each index of the job's payload
         self._overran: Counter[bytes] = Counter()
         self.trace = BuildTrace(Stages(no_tracer()), client.spec.chain_id)
@@ -123,7 +126,9 @@ class FlashblockSource:
         sealed = followed.sealed()
         envelope = envelope_of(sealed.block, sealed.receipts)
         if ending:
-            self._note_block(envelope, scheduled, time.time() - began_s)
+            flashblocks = sum(1 for frame in self.published if frame.index)
+            usual, took_s = self._timing.flashblocks_per_block, time.time() - began_s
+            note_block(self._metrics, envelope.payload.transactions, flashblocks, scheduled, usual, took_s)
         return envelope
 
     async def close(self) -> None:
@@ -227,7 +232,7 @@ class FlashblockSource:
             self._tell(Failed(opening.payload_id, 0))
             raise
         took_s = time.perf_counter() - began
-        self._metrics.observe("sequencer_tx_duration", took_s)
+        note(self._metrics, "sequencer_tx_duration", took_s)
         self._ready = _Ready(made, encode_body(made.flashblock), time.time(), took_s)
         if self._attributes.no_tx_pool:
             self._adopt(self._ready.made)
@@ -247,7 +252,9 @@ class FlashblockSource:
                 case Fill(until_s, deadline_s, renew):
                     if renew:
                         building.look()
-                        pace.looked(began_s, time.time(), revision)
+                        looked_s = time.time()
+                        pace.looked(began_s, looked_s, revision)
+                        note(self._metrics, "transaction_pool_fetch_duration", looked_s - began_s)
                     filling = time.perf_counter()
                     exhausted = building.run(until_s, deadline_s)
                     took_s = time.perf_counter() - filling
@@ -275,15 +282,22 @@ class FlashblockSource:
     def _seal(self, building: Building, build: Build, pace: Pace) -> None:
         began_s = time.time()
         made = building.seal()
-        self._metrics.observe("state_root_calculation_duration", time.time() - began_s)
+        note(self._metrics, "state_root_calculation_duration", time.time() - began_s)
         body = encode_body(made.flashblock)
         ended_s = time.time()
         pace.sealed(began_s, ended_s)
-        self._metrics.count("continuous_candidates_evaluated")
-        if self._ready is not None:
-            self._metrics.count("continuous_candidates_improved")
-        self._ready = _Ready(made, body, ended_s, pace.executed_s + pace.sealing_s, build.last)
+        self._note_candidate(building, pace.executed_s + pace.sealing_s)
+        self._ready = _Ready(made, body, ended_s, pace.executed_s + pace.sealing_s, pace.executed_s, build.last)
         self._tell(Built(build.payload_id, build.index))
+
+    def _note_candidate(self, building: Building, worked_s: float) -> None:
+        metrics, fees = self._metrics, building.packing.fees
+        metrics.observe("continuous_build_duration", worked_s)
+        metrics.count("continuous_candidates_evaluated")
+        if self._ready is not None:
+            metrics.count("continuous_candidates_improved")
+            metrics.observe("continuous_fee_improvement", fees - self._fees)
+        self._fees = fees
 
     def _limits(self, block: OpenBlock) -> Limits:
         rules = block.state.environment.rules
@@ -307,11 +321,9 @@ class FlashblockSource:
         return frame_of(flashblock, ready.body, self._parent.hash, traceparent=trace)
 
     def _note_build(self, ready: _Ready, building: Building) -> None:
+        """Count what was done for a published flashblock, and give up what cannot be had."""
         made = ready.made
-        metrics = self._metrics
-        metrics.observe("flashblock_build_duration", ready.took_s)
-        for name, amount in made.counts.items():
-            metrics.count(name, amount)
+        note_flashblock(self._metrics, made, building.bench.ran, ready.took_s, ready.execution_s)
         for candidate, reason in made.dropped:
             self._log.info("transaction dropped", tx="0x" + candidate.hash.hex(), reason=reason)
             if candidate.revert_protected:
@@ -328,34 +340,23 @@ class FlashblockSource:
         while len(self._overran) > OVERRUNS_REMEMBERED_MAX:
             del self._overran[next(iter(self._overran))]
 
-    def _note_block(self, envelope: Envelope, scheduled: int, took_s: float) -> None:
-        metrics, payload = self._metrics, envelope.payload
-        flashblocks = sum(1 for frame in self.published if frame.index)
-        size = sum(len(raw) for raw in payload.transactions)
-        metrics.count("block_built_success")
-        metrics.observe("total_block_built_duration", took_s)
-        metrics.observe("flashblock_count", flashblocks)
-        metrics.gauge("reduced_flashblocks_number", self._timing.flashblocks_per_block - scheduled)
-        metrics.count("missing_flashblocks_count", max(0, scheduled - flashblocks))
-        for name, value in (("payload_num_tx", len(payload.transactions)), ("payload_byte_size", size)):
-            metrics.observe(name, value)
-            metrics.gauge(f"{name}_gauge", value)
-        metrics.observe("block_uncompressed_size", size)
-
     # Publishing
 
     def _publish(self, publish: Publish) -> None:
         ready, self._ready = self._ready, None
         building, self._building = self._building, None
         assert ready is not None and ready.made.flashblock.index == publish.index
+        began = time.perf_counter()
         made = ready.made if building is None else building.freeze()
         if made is None or not self._adopt(made):
             return
         frame, metrics = self._framed(ready), self._metrics
+        note(metrics, "state_transition_merge_duration", time.perf_counter() - began)
         self._stream.publish(frame)
         self.published.append(frame)
         self._trace_published(made)
         metrics.count("messages_sent_count")
+        metrics.count("fanout_no_subscribers", 0 if self._stream.peers else 1)
         metrics.observe("flashblock_byte_size_histogram", len(frame.body))
         metrics.observe("flashblock_num_tx_histogram", len(made.transactions))
         if building is not None:

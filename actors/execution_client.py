@@ -78,6 +78,7 @@ class ExecutionClient:
     """One execution client. `make_source` gets the client, opened, and returns its source of payloads.
 
     Hooks for the component around it: `on_applied(flashblock, committed)` after a flashblock of others was applied,
+    `on_verdict(verdict, seconds)` after one was judged,
     `on_head(change)` after forkchoice moved the head, `on_submitted(tx_hash)` after the pool took a transaction.
     """
 
@@ -106,6 +107,7 @@ class ExecutionClient:
         self.pool = TransactionPool(self.spec, self._pool_head(), options.pool)
         self.pool.pending_state = self._pending_state
         self.on_applied: Callable[[Flashblock, bool], None] = lambda flashblock, committed: None
+        self.on_verdict: Callable[[Verdict, float], None] = lambda verdict, took_s: None
         self.on_head: Callable[[HeadChange], None] = lambda change: None
         self.on_submitted: Callable[[bytes], None] = lambda tx_hash: None
         self.max_da_size = (0, 0)  # miner_setMaxDASize: per transaction and per block, in bytes; 0 is no limit
@@ -250,6 +252,7 @@ class ExecutionClient:
             if verdict.status in ("VALID", "DUPLICATE"):
                 self.on_applied(flashblock, committed)
         self._verdicts.labels(verdict.status).inc()
+        self.on_verdict(verdict, took)
         if verdict.status == "VALID":
             self._apply_seconds.observe(took)
         elif verdict.status == "UNKNOWN_PARENT" and flashblock.base is not None:

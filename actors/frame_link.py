@@ -309,7 +309,9 @@ class FrameClient:
         start: Callable[[], tuple[int, int] | None] | None = None,
         ping_interval_s: float = ping_interval_s,
         pong_timeout_s: float = pong_timeout_s,
+        retry_first_s: float = retry_first_s,
         retry_max_s: float = retry_max_s,
+        connect_timeout_s: float = handshake_timeout_s,
         chance: random.Random | None = None,
         bugs: FirstBug | None = None,
     ) -> None:
@@ -321,6 +323,7 @@ class FrameClient:
         self._start_at = start
         self._ping_interval_s = ping_interval_s
         self._pong_timeout_s = pong_timeout_s
+        self._connect_timeout_s = connect_timeout_s
         self._backoff = Backoff(
             min(retry_first_s, retry_max_s),
             retry_max_s,
@@ -396,7 +399,7 @@ class FrameClient:
             subprotocols=[frame_subprotocol],
             compression=None,
             proxy=None,
-            open_timeout=handshake_timeout_s,
+            open_timeout=self._connect_timeout_s,
             ping_interval=self._ping_interval_s,
             ping_timeout=self._pong_timeout_s,
             close_timeout=close_timeout_s,

@@ -11,24 +11,22 @@ import asyncio
 import os
 import time
 from collections.abc import Coroutine
-from pathlib import Path
 from typing import Any
-
-import msgspec
 
 from actors.frame_link import FrameServer, Peer
 from actors.lifeline import Lifeline
+from actors.rollup_boost_calls import ClientCalls
 from actors.rollup_boost_clients import EngineClientOfBoost
 from actors.rollup_boost_engine import EngineProxy
-from actors.rollup_boost_stream import BuilderStream
-from actors.rpc_client import RpcRefused, RpcUnknown
+from actors.rollup_boost_metrics import METRICS_PREFIX, MissingFlashblocks, boost_metrics
+from actors.rollup_boost_settings import Settings, rules_of, secrets_of
+from actors.rollup_boost_stream import BuilderStream, LinkTimes
 from actors.rpc_server import Probes, RpcServer
-from actors.upstream_metrics import UpstreamMetrics
+from actors.version_info import version_info
 from flashblocks.rollup_boost.core import Core
 from flashblocks.rollup_boost.facts import (
     AnswerEnvelope,
     AnswerFrom,
-    Applied,
     Apply,
     AskForBlocks,
     Committed,
@@ -38,7 +36,6 @@ from flashblocks.rollup_boost.facts import (
     EndBuilderJob,
     Fact,
     Forward,
-    HeadSeen,
     Leadership,
     Linked,
     ModeSet,
@@ -49,17 +46,13 @@ from flashblocks.rollup_boost.facts import (
     Sealed,
     SetHealth,
     StandIn,
-    StoodIn,
     Stream,
     Target,
     Tick,
     WakeAt,
 )
 from flashblocks.rollup_boost.health import TEXTS
-from flashblocks.rollup_boost.rules import FLASHBLOCK_TIME_S_DEFAULT, MAX_UNSAFE_INTERVAL_S_DEFAULT, Rules
-from flashblocks.rollup_boost.selection import ExecutionMode, Policy
-from flashblocks.wire.assembly import assemble
-from flashblocks.wire.engine import Envelope
+from flashblocks.rollup_boost.selection import ExecutionMode
 from flashblocks.wire.frames import (
     CommittedFrame,
     FlashblockFrame,
@@ -69,47 +62,11 @@ from flashblocks.wire.frames import (
     RefusedFrame,
     SealedFrame,
 )
-from flashblocks.wire.hexadecimal import WireError, to_int
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, RpcError
-from flashblocks.wire.jwt import read_secret
-from tracing import names
 from tracing.stages import component_stages
 
-METRICS_PREFIX = "rollup_boost_"
 CLOSE_S_MAX = 1.0
 HARMLESS = ("tail", "late", "duplicate", "superseded", "distrusted")  # what follows from something said before
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every option of rollup-boost; URLs are complete.  An empty JWT path means no token on either side."""
-
-    name: str = "sequencer-0"
-    group: int = 0
-    host: str = "127.0.0.1"
-    data_dir: str = ""
-    log_level: str = "info"
-    jwt_secret_path: str = ""
-    engine_port: int = 8081
-    debug_port: int = 5555
-    ws_port: int = 1112
-    metrics_host: str = "127.0.0.1"
-    metrics_port: int = 0
-    """Health, metrics and status, read-only, for those who may not reach the other ports; 0 is none."""
-    l2_url: str = "http://127.0.0.1:8551"
-    builder_url: str = "http://127.0.0.1:8552"
-    builder_ws_url: str = "ws://127.0.0.1:1111"
-    l2_timeout_ms: int = 1000
-    builder_timeout_ms: int = 1000
-    execution_mode: str = "enabled"
-    block_selection_policy: str = ""
-    commit_required: bool = True
-    flashblock_time_ms: int = round(FLASHBLOCK_TIME_S_DEFAULT * 1000)
-    """How often the execution client makes a flashblock where the builder does not."""
-    ignore_unhealthy_builders: bool = False
-    health_check_interval_s: float = 2.0
-    max_unsafe_interval_s: float = MAX_UNSAFE_INTERVAL_S_DEFAULT
-    builder_ws_ping_interval_ms: int = 500
-    builder_ws_pong_timeout_ms: int = 3000  # upstream's 1500 closes healthy links on a busy machine
 
 
 class RollupBoost:
@@ -117,24 +74,15 @@ class RollupBoost:
 
     def __init__(self, settings: Settings, log: Any) -> None:
         self.settings, self._log = settings, log
-        secret = read_secret(Path(settings.jwt_secret_path).read_text()) if settings.jwt_secret_path else None
-        self.core = Core(
-            Rules(
-                commit_required=settings.commit_required,
-                mode=ExecutionMode.parse(settings.execution_mode),
-                policy=Policy(settings.block_selection_policy or "builder"),
-                ignore_unhealthy_builders=settings.ignore_unhealthy_builders,
-                max_unsafe_interval_s=settings.max_unsafe_interval_s,
-                flashblock_time_s=settings.flashblock_time_ms / 1000,
-            )
-        )
-        self.metrics = UpstreamMetrics(METRICS_PREFIX)
+        secrets = secrets_of(settings)
+        self.core = Core(rules_of(settings))
+        self.metrics = boost_metrics()
         self._clients = {
             Target.EXECUTION: EngineClientOfBoost(
-                Target.EXECUTION, settings.l2_url, secret, settings.l2_timeout_ms / 1000
+                Target.EXECUTION, settings.l2_url, secrets.l2, settings.l2_timeout_ms / 1000
             ),
             Target.BUILDER: EngineClientOfBoost(
-                Target.BUILDER, settings.builder_url, secret, settings.builder_timeout_ms / 1000
+                Target.BUILDER, settings.builder_url, secrets.builder, settings.builder_timeout_ms / 1000
             ),
         }
         self.engine = EngineProxy(
@@ -146,16 +94,18 @@ class RollupBoost:
             {**self.engine.methods, "flashblocks_status": self._status_method},
             name="rollup-boost engine",
             log=log,
-            jwt_secret=secret,
+            jwt_secret=secrets.inbound,
             probes=self._probes,
             fallback=self.engine.proxy,
         )
         registry = self.engine_server.registry
         registry.register(self.metrics)
+        registry.register(version_info(METRICS_PREFIX))
         self.stages = component_stages("rollup-boost", settings.name, settings.data_dir, registry)
         self.engine.on_call = self.stages.call
+        self.calls = ClientCalls(self._clients, self.core, self.tell, self.stages, self.metrics, log)
         self.debug_server = RpcServer(
-            settings.host,
+            settings.debug_host or settings.host,
             settings.debug_port,
             {
                 "debug_setExecutionMode": self._set_mode,
@@ -175,7 +125,7 @@ class RollupBoost:
             shows=registry,
         )
         self.stream = FrameServer(
-            settings.host,
+            settings.ws_host or settings.host,
             settings.ws_port,
             None,
             greet=lambda query: [self._health_frame()],
@@ -187,14 +137,19 @@ class RollupBoost:
             self.tell,
             lambda up: self._linked(Target.BUILDER, up),
             self.metrics,
-            ping_interval_s=settings.builder_ws_ping_interval_ms / 1000,
-            pong_timeout_s=settings.builder_ws_pong_timeout_ms / 1000,
+            LinkTimes(
+                settings.builder_ws_initial_reconnect_ms / 1000,
+                settings.builder_ws_max_reconnect_ms / 1000,
+                settings.builder_ws_connect_timeout_ms / 1000,
+                settings.builder_ws_ping_interval_ms / 1000,
+                settings.builder_ws_pong_timeout_ms / 1000,
+            ),
         )
         self._l2_lifeline = Lifeline(settings.l2_url, lambda up: self._linked(Target.EXECUTION, up))
         self._tasks: set[asyncio.Task[Any]] = set()
         self._bug: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._flashblocks_most = 0
+        self._missing = MissingFlashblocks(self.metrics)
         self.metrics.gauge("execution_mode", self.core.mode.gauge)
 
     async def start(self) -> None:
@@ -269,19 +224,19 @@ class RollupBoost:
     def _carry_out(self, decision: Decision) -> None:
         match decision:
             case Apply():
-                self._spawn(self._apply(decision))
+                self._spawn(self.calls.apply(decision))
             case StandIn(payload_id, index):
-                self._spawn(self._stand_in(payload_id, index))
+                self._spawn(self.calls.stand_in(payload_id, index))
             case Offering(frame):
                 self._to_conductor(frame)
             case Stream(frame):
                 self._to_public(frame)
             case AnswerEnvelope() | AnswerFrom() | AskForBlocks():
                 if isinstance(decision, AnswerEnvelope):
-                    self._note_missing(decision.flashblocks)
+                    self._missing.note(decision.flashblocks)
                 self.engine.carry_out(decision)
             case EndBuilderJob(builder_id):
-                self._spawn(self._end_builder_job(builder_id))
+                self._spawn(self.calls.end_builder_job(builder_id))
             case ResumeBuilder(payload_id):
                 self.engine.resume_builder(payload_id)
             case RequestResend():
@@ -302,14 +257,6 @@ class RollupBoost:
             self.metrics.count("flashblocks_not_streamed", amount, reason=reason)
             say = self._log.debug if reason in HARMLESS else self._log.warning
             say("flashblock not streamed", metric=metric, reason=reason, detail=detail)
-
-    def _note_missing(self, flashblocks: int) -> None:
-        """Upstream's measure: how many fewer than in the fullest block so far."""
-        self._flashblocks_most = max(self._flashblocks_most, flashblocks)
-        missing = self._flashblocks_most - flashblocks
-        self.metrics.observe("flashblocks_service_flashblocks_missing_histogram", missing)
-        self.metrics.gauge("flashblocks_service_flashblocks_missing_gauge", missing)
-        self.metrics.count("flashblocks_service_flashblocks_missing_counter", missing)
 
     def _wake_at(self, at_s: float) -> None:
         if self._timer is not None:
@@ -334,60 +281,11 @@ class RollupBoost:
 
     # The execution clients
 
-    async def _apply(self, apply: Apply) -> None:
-        frame, client = apply.frame, self._clients[apply.target]
-        began = time.perf_counter()
-        verdict = await client.apply(frame, lambda: self._prefix(apply.payload_id, frame))
-        took_s, ended = time.perf_counter() - began, time.time()
-        self.metrics.observe("flashblocks_apply_duration_seconds", took_s, target=apply.target.value)
-        self.tell(
-            Applied(
-                apply.target,
-                apply.payload_id,
-                frame.index,
-                frame.digest,
-                verdict.status,
-                verdict.expected_index,
-                verdict.error,
-            )
-        )
-        if apply.target is Target.EXECUTION and frame.epoch == 0:  # after the offer is on its way
-            self.stages.frame(frame, names.JUDGE, took_s, verdict.error, ended=ended)
-
-    def _prefix(self, payload_id: bytes, frame: FlashblockFrame) -> Envelope | None:
-        block = self.core.blocks.get(payload_id)
-        pieces = [] if block is None else block.pieces[: frame.index + 1]
-        if len(pieces) <= frame.index or pieces[-1].frame.digest != frame.digest:
-            return None
-        return assemble([piece.flashblock for piece in pieces])
-
-    async def _stand_in(self, payload_id: bytes, index: int) -> None:
-        try:
-            frame, flashblock = await self._clients[Target.EXECUTION].stand_in(payload_id, index)
-        except (RpcRefused, RpcUnknown, WireError) as error:
-            self.tell(StoodIn(payload_id, index, error=str(error)))
-        else:
-            self.tell(StoodIn(payload_id, index, frame, flashblock))
-
-    async def _end_builder_job(self, builder_id: bytes) -> None:
-        try:
-            await self._clients[Target.BUILDER].rpc.call("engine_getPayloadV4", "0x" + builder_id.hex())
-        except (RpcRefused, RpcUnknown) as error:
-            self._log.debug("the builder's job was not ended", error=str(error))
-
     async def _watch_heads(self) -> None:
         while True:
             await asyncio.sleep(self.settings.health_check_interval_s)
-            await asyncio.gather(*(self._look_at(target) for target in Target))
+            await asyncio.gather(*(self.calls.look_at(target) for target in Target))
             self._builder_stream.notice_malformed()
-
-    async def _look_at(self, target: Target) -> None:
-        try:
-            block = await self._clients[target].rpc.call("eth_getBlockByNumber", "latest", False)
-            seen = HeadSeen(target, to_int(block["timestamp"], "timestamp"))
-        except (RpcRefused, RpcUnknown, WireError, TypeError, KeyError) as error:
-            seen = HeadSeen(target, failure=f"eth_getBlockByNumber: {error}")
-        self.tell(seen)
 
     def _linked(self, target: Target, up: bool) -> None:
         self._log.info("link", peer=target.value, up=up)

@@ -85,7 +85,7 @@ class EngineProxy:
         self._builder_turn = asyncio.Lock()
         self._builder_waiting = 0
         self.methods: dict[str, Callable[..., Coroutine[Any, Any, Any]]] = {
-            "engine_exchangeCapabilities": self._exchange_capabilities,
+            "engine_exchangeCapabilities": self._timed("exchange_capabilities", self._exchange_capabilities),
             "engine_forkchoiceUpdatedV3": self._timed("fork_choice_updated_v3", self._forkchoice_updated),
         }
         for version in (3, 4):
@@ -101,7 +101,18 @@ class EngineProxy:
             raise RpcError(METHOD_NOT_FOUND, f"the method {method} does not exist/is not available")
         if method in BOTH:
             self._spawn(self._to_builder(method, params))
-        return await self._to_l2(method, params)
+        began, labels = time.perf_counter(), {"span_kind": "client", "target": "l2", "status": "error"}
+        if method in BOTH:
+            labels["method"] = method  # callers choose the others' names
+        try:
+            answer = await self._to_l2(method, params)
+            labels["status"] = "ok"
+            return answer
+        except RpcError as error:
+            labels["code"] = str(error.code)
+            raise
+        finally:
+            self._metrics.observe("forward_duration", time.perf_counter() - began, **labels)
 
     def resume_builder(self, payload_id: bytes) -> None:
         """Repeat the forkchoice update of this payload to the builder, in turn with its other calls."""
@@ -137,16 +148,20 @@ class EngineProxy:
                 shape.bind(*params)
             except TypeError:
                 raise RpcError(INVALID_PARAMS, f"wrong number of arguments for {span}") from None
-            began, status = time.perf_counter(), "error"
+            began, labels = time.perf_counter(), {"span_kind": "server", "status": "error"}
             try:
                 answer = await method(*params)
-                status = "ok"
+                labels["status"] = "ok"
                 return answer
+            except RpcError as error:
+                labels["code"] = str(error.code)
+                raise
             finally:
                 took_s, now = time.perf_counter() - began, time.time()
-                self._metrics.observe(f"{span}_duration", took_s, span_kind="server", status=status)
-                error = None if status == "ok" else status
-                self.on_call(CALLER.get().traceparent, SPANS[span], now - took_s, now, error)
+                self._metrics.observe(f"{span}_duration", took_s, **labels)
+                error_text = None if labels["status"] == "ok" else "error"
+                if span in SPANS:
+                    self.on_call(CALLER.get().traceparent, SPANS[span], now - took_s, now, error_text)
 
         return timed
 
@@ -173,7 +188,12 @@ class EngineProxy:
         return answer
 
     async def _forkchoice_to_builder(self, params: list[Any], identifier: bytes) -> None:
+        began = time.perf_counter()
         answer = await self._to_builder_in_turn("engine_forkchoiceUpdatedV3", params)
+        status = "error" if answer is None else "ok"
+        labels = {"span_kind": "client", "target": "builder", "status": status}
+        span = "flashblocks_fork_choice_updated_v3" if identifier else "fork_choice_updated_v3"
+        self._metrics.observe(f"{span}_duration", time.perf_counter() - began, **labels)
         if identifier and answer is not None:
             self._tell(PayloadIdAnswered(Target.BUILDER, identifier, _payload_id_of(answer)))
 
@@ -220,6 +240,9 @@ class EngineProxy:
             self._fail(asked.token, error)  # the id is wrong, not the client
             return
         l2 = None if found[Source.L2] is None else _offer(found[Source.L2])
+        if builder is not None and l2 is not None:
+            self._metrics.observe("block_building_gas_delta", builder.gas_used - l2.gas_used)
+            self._metrics.observe("block_building_tx_count_delta", builder.transactions - l2.transactions)
         flashblocks = await self._l2.flashblocks_of(asked.client_id) if asked.flashblocks and l2 is not None else ()
         self._tell(BlocksOffered(asked.token, asked.client_id, l2, builder, flashblocks))
 
@@ -230,7 +253,7 @@ class EngineProxy:
         except WireError:
             return None
         verdict = await self._l2.judge_block(envelope)
-        return Offer(envelope.payload.gas_used, verdict.status is Status.VALID)
+        return Offer(envelope.payload.gas_used, verdict.status is Status.VALID, len(envelope.payload.transactions))
 
     async def _own_block_of_l2(self, method: str, asked: AskForBlocks) -> Any:
         try:
@@ -314,6 +337,7 @@ def _payload_id_of(answer: Any) -> bytes | None:
 
 def _offer(raw: Any) -> Offer | None:
     try:
-        return Offer(Envelope.from_json(raw).payload.gas_used)
+        payload = Envelope.from_json(raw).payload
+        return Offer(payload.gas_used, transactions=len(payload.transactions))
     except WireError:
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
+
 from actors.frame_link import FrameClient
 from actors.upstream_metrics import UpstreamMetrics
 from flashblocks.rollup_boost.facts import Fact, FlashblockArrived, GarbageArrived
@@ -17,6 +19,16 @@ PARENTS_REMEMBERED_MAX = 64
 RESEND_CONNECT_S_MAX = 0.5
 
 
+class LinkTimes(msgspec.Struct, frozen=True):
+    """How the link to the builder is kept, in seconds."""
+
+    reconnect_first_s: float
+    reconnect_max_s: float
+    connect_timeout_s: float
+    ping_interval_s: float
+    pong_timeout_s: float
+
+
 class BuilderStream:
     """Turns what the builder sends into facts for ``tell``; ``on_link(up)`` is called at once when the link changes."""
 
@@ -26,12 +38,10 @@ class BuilderStream:
         tell: Callable[[Fact], object],
         on_link: Callable[[bool], None],
         metrics: UpstreamMetrics,
-        *,
-        ping_interval_s: float,
-        pong_timeout_s: float,
+        times: LinkTimes,
     ) -> None:
         self._url, self._tell, self._on_link, self._metrics = url, tell, on_link, metrics
-        self._ping_interval_s, self._pong_timeout_s = ping_interval_s, pong_timeout_s
+        self._times = times
         self._parents: dict[bytes, bytes] = {}
         self._malformed = 0
         self._resending = False
@@ -79,13 +89,16 @@ class BuilderStream:
             self._frame,
             self._changed,
             on_foreign=self._foreign,
-            ping_interval_s=self._ping_interval_s,
-            pong_timeout_s=self._pong_timeout_s,
+            ping_interval_s=self._times.ping_interval_s,
+            pong_timeout_s=self._times.pong_timeout_s,
+            retry_first_s=self._times.reconnect_first_s,
+            retry_max_s=self._times.reconnect_max_s,
+            connect_timeout_s=self._times.connect_timeout_s,
         )
 
     def _changed(self, up: bool) -> None:
         self._metrics.gauge("flashblocks_ws_inbound_connection_status", int(up))
-        self._metrics.gauge("flashblocks_ws_inbound_reconnect_attempts", self._link.counters.attempts)
+        self._metrics.set_count("flashblocks_ws_inbound_reconnect_attempts", self._link.counters.attempts)
         if not self._resending:
             self._on_link(up)
 

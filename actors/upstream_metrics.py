@@ -28,10 +28,26 @@ class UpstreamMetrics(Collector):
         self._samples: defaultdict[str, dict[Labels, deque[float]]] = defaultdict(dict)
         self._sums: defaultdict[tuple[str, Labels], tuple[float, int]] = defaultdict(lambda: (0.0, 0))
 
+    def declare(
+        self, *, counters: Iterable[str] = (), gauges: Iterable[str] = (), summaries: Iterable[str] = ()
+    ) -> None:
+        """Show these from the start, at zero: a dashboard must not wait for the first event."""
+        for name in counters:
+            self._values[name].setdefault((), 0)
+        for name in gauges:
+            self._gauges.add(name)
+            self._values[name].setdefault((), 0)
+        for name in summaries:
+            self._samples[name].setdefault((), deque(maxlen=SAMPLES_KEPT_MAX))
+
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add to a counter."""
         row, key = self._values[name], tuple(sorted(labels.items()))
         row[key] = row.get(key, 0) + amount
+
+    def set_count(self, name: str, amount: float, **labels: str) -> None:
+        """Set a counter that is kept elsewhere."""
+        self._values[name][tuple(sorted(labels.items()))] = amount
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set a gauge."""
@@ -65,7 +81,7 @@ class UpstreamMetrics(Collector):
             metric = Metric(full, name.replace("_", " "), "summary")
             for labels, samples in rows.items():
                 ordered = sorted(samples)
-                for quantile in QUANTILES:
+                for quantile in QUANTILES if ordered else ():
                     value = ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
                     metric.add_sample(full, {**dict(labels), "quantile": f"{quantile:g}"}, value)
                 total, number = self._sums[name, labels]

@@ -34,6 +34,16 @@ class Made:
     counts: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """One execution: gas used, whether it reverted, how long it took (seconds), and its encoded size."""
+
+    gas_used: int
+    reverted: bool
+    took_s: float
+    size_bytes: int
+
+
 class Bench:
     """The open block as the packer's workbench; a transaction still running at ``deadline_s`` is stopped."""
 
@@ -41,13 +51,14 @@ class Bench:
         self.block = block
         self.deadline_s = float("inf")
         self.overran: list[bytes] = []
+        self.ran: list[Ran] = []
         self._clock = clock
         self._marks: list[Mark] = []  # before each transaction that was kept
 
     def execute(self, candidate: Candidate) -> Executed | Unexecutable:
         """Append the transaction, or leave the block as it was and say why not."""
         transaction = candidate.transaction
-        mark = self.block.mark()
+        mark, began_s = self.block.mark(), self._clock()
         try:
             receipt = self.block.append(transaction, deadline=self.deadline_s, clock=self._clock)
         except OutOfTime as error:
@@ -56,7 +67,9 @@ class Bench:
         except InvalidTransaction as error:
             return Unexecutable(str(error), stale=transaction.nonce < self.block.state.get_nonce(transaction.sender))
         self._marks.append(mark)
-        return Executed(receipt.gas_used, reverted=receipt.status == 0)
+        reverted = receipt.status == 0
+        self.ran.append(Ran(receipt.gas_used, reverted, self._clock() - began_s, candidate.size_bytes))
+        return Executed(receipt.gas_used, reverted)
 
     def undo(self) -> None:
         """Take back the transaction executed last."""

@@ -198,6 +198,7 @@ class Packing:
     counts: Counter[str] = field(default_factory=Counter)
     considered: set[bytes] = field(default_factory=set)
     _usages: list[Usage] = field(default_factory=list)  # before each of the included
+    _fees: list[int] = field(default_factory=list)  # of each of the included
     _taken_back: set[bytes] = field(default_factory=set)  # executed to no avail: not once more in this flashblock
 
     def back_to(self, count: int) -> None:
@@ -205,7 +206,12 @@ class Packing:
         if count < len(self.included):
             self.bench.back_to(count)
             self.usage = self._usages[count]
-            del self.included[count:], self._usages[count:]
+            del self.included[count:], self._usages[count:], self._fees[count:]
+
+    @property
+    def fees(self) -> int:
+        """What the included ones pay beyond the base fee, in wei."""
+        return sum(self._fees)
 
     def run(self, out_of_time: Callable[[], bool]) -> bool:
         """Append transactions until none is left (True) or ``out_of_time()``, asked before each, says so (False)."""
@@ -253,6 +259,7 @@ class Packing:
         else:
             self.counts["payload_num_tx_simulated_success"] += 1
             self._usages.append(self.usage)
+            self._fees.append(candidate.tip * outcome.gas_used)
             self.usage = self.usage.plus(outcome.gas_used, candidate.da_bytes, candidate.size_bytes)
             self.included.append(candidate)
 

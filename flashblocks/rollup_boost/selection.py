@@ -41,10 +41,11 @@ class Source(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A complete block on offer: its gas used, and whether the execution client found it VALID."""
+    """A complete block on offer: its gas used, whether the execution client found it VALID, and its transactions."""
 
     gas_used: int
     valid: bool = True
+    transactions: int = 0
 
 
 def asks_builder(mode: ExecutionMode, no_tx_pool: bool, builder_ok: bool, ignore_unhealthy: bool) -> bool:
