@@ -7,25 +7,29 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from tests.tracing import jaeger
 from tracing import names
 from tracing.context import transaction_root
 from tracing.exposition import names_in
-from tracing.reading import Span, orphans, root
+from tracing.reading import Span, orphans, root, spans_of_jaeger, trace
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(400)]
 
 NAME = "traces"
 COMMAND_S_MAX = 240.0
 ARRIVAL_S_MAX = 30.0
+PROTOBUF = "application/x-protobuf"
 GRAFANA = Path(__file__).parents[2] / "docs/grafana"
 FLASHBLOCKS = Path(sys.executable).with_name("flashblocks")
 TRANSACTION_SERVICES = {"rpc-node", "ingress", "builder", "rollup-boost", "conductor", "websocket-proxy"}
@@ -37,9 +41,9 @@ class _Server(ThreadingHTTPServer):
 
 
 class Receiver:
-    """An OTLP/HTTP receiver on a free port."""
+    """An OTLP/HTTP receiver on a free port; passes on to another, where there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, onwards: str | None = None) -> None:
         self.spans: list[Span] = []
         received = self.spans
 
@@ -50,6 +54,9 @@ class Receiver:
                 received.extend(spans_of(ExportTraceServiceRequest.FromString(raw)))
                 self.send_response(200)
                 self.end_headers()
+                if onwards is not None:
+                    request = urllib.request.Request(onwards + self.path, raw, {"Content-Type": PROTOBUF})
+                    urllib.request.urlopen(request, timeout=ARRIVAL_S_MAX).close()
 
             def log_message(self, *_: Any) -> None: ...
 
@@ -107,8 +114,16 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
-    made = Receiver()
+def jaeger_server() -> Iterator[jaeger.Jaeger | None]:
+    made = jaeger.Jaeger() if jaeger.binary() is not None else None
+    yield made
+    if made is not None:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def receiver(jaeger_server: jaeger.Jaeger | None) -> Iterator[Receiver]:
+    made = Receiver(None if jaeger_server is None else jaeger_server.otlp_url)
     yield made
     made.close()
 
@@ -232,6 +247,27 @@ def test_a_killed_leader_breaks_no_tree_and_the_failover_has_its_own(cluster: Cl
     time.sleep(3.0)  # what is on its way belongs to the trees too
     for spans in roots_named(receiver.traces(), names.SEND):
         check_tree(spans)
+
+
+@pytest.mark.skipif(jaeger.binary() is None, reason=jaeger.WHY_NOT)
+def test_jaeger_shows_the_same(cluster: Cluster, receiver: Receiver, jaeger_server: jaeger.Jaeger) -> None:
+    sent = roots_named(receiver.traces(), names.SEND)[0]
+    tx_hash = next(span.attributes[names.TX_HASH] for span in sent if not span.parent_id)
+    query = urlencode({"service": "rpc-node", "tags": json.dumps({names.TX_HASH: tx_hash}), "lookback": "1h"})
+    (found,) = jaeger_server.ask(f"/api/traces?{query}")
+    spans = trace(spans_of_jaeger({"data": [found]}), found["traceID"])
+    assert {(span.span_id, span.name, span.service) for span in spans} == {
+        (span.span_id, span.name, span.service) for span in sent
+    }
+    assert not orphans(spans)
+    assert set(jaeger_server.ask("/api/services")) >= TRANSACTION_SERVICES | {"op-node"}
+    graph = jaeger_server.ask(
+        f"/api/dependencies?{urlencode({'endTs': int(time.time() * 1000), 'lookback': 3600_000})}"
+    )
+    edges = {(edge["parent"], edge["child"]) for edge in graph}
+    assert edges >= {("rpc-node", service) for service in TRANSACTION_SERVICES - {"rpc-node"}}
+    told = json.loads(cluster.run("trace", "last-failover", "--jaeger", jaeger_server.url, "--json"))
+    assert told["complete"] and told["jaeger"].startswith(jaeger_server.url)
 
 
 def metrics_of(expression: str) -> set[str]:
