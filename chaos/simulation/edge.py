@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from chaos.history import Event, GapAnnounced, Preconfirmed, Seen, Sent
+from chaos.history import Event, GapAnnounced, Invalidated, PendingRead, Preconfirmed, Seen, Sent
 from chaos.simulation.blocks import Block, opened, sender_and_nonce, transaction_hash, transfer
 from chaos.simulation.execution import ChainDisk, Client
 from chaos.simulation.kernel import Process
@@ -16,6 +16,7 @@ from chaos.simulation.network import CallRefused, CallUnknown, Connection, Link,
 from flashblocks.preconf.facts import Appended as Shown
 from flashblocks.preconf.facts import Backfill, BlockRef, CanonicalBlock, Execute, Resend, Seal
 from flashblocks.preconf.facts import Decision as PendingDecision
+from flashblocks.preconf.facts import Invalidated as Withdrawn
 from flashblocks.preconf.intake import arrival_of
 from flashblocks.preconf.pending import PendingMachine
 from flashblocks.proxy.backlog import Backlog
@@ -30,6 +31,7 @@ Record = Callable[[Event], None]
 REPLAY_LISTEN_S = 1.0
 TICK_S = 0.1
 CONFIRM_S = 0.5
+READ_S = 0.25
 CALL_S_MAX = 0.5
 BACKFILL_TRIES_MAX = 4
 BACKLOG_BLOCKS = 16
@@ -212,6 +214,8 @@ class RpcNode:
         self._proxies, self._clients, self._record = proxies, clients, record
         self._resending: Link | None = None
         self._backfilling = False
+        self._shown: tuple[bytes, int] | None = None
+        """Payload id and index of the newest flashblock on show."""
 
     def start(self) -> None:
         """Subscribe and look around."""
@@ -219,11 +223,23 @@ class RpcNode:
             Link(self.network, self.process, slot, self._on_frame, start=self.machine.wanted)
         self.process.every(TICK_S, self._tick)
         self.process.every(CONFIRM_S, self._confirm)
+        self.process.every(READ_S, self._read)
 
     def _tick(self) -> None:
         self._decide(self.machine.tick(self.process.clock.now))
-        view = self.machine.view(self.process.clock.now)
-        assert (view.source == "flashblocks") == (view.payload_id is not None), "pending is one or the other"
+
+    def _read(self) -> None:
+        """A client asks for `latest` and `pending`, as `actors.preconf_follower` answers it."""
+        now, latest = self.process.clock.now, self.chain.head
+        number, transactions = latest.number, latest.transactions
+        followed = self.chain.followed.get(self._shown[0]) if self._shown is not None else None
+        if followed is not None and self._shown is not None and not self.machine.is_stale(now):
+            steps = followed.steps[: self._shown[1] + 1]
+            if followed.header.parent_hash == latest.hash:
+                number = followed.header.number
+                transactions = tuple(raw for step in steps for raw in step.flashblock.diff.transactions)
+        hashes = tuple(data(transaction_hash(raw)) for raw in transactions)
+        self._record(PendingRead(now, self.process.name, latest.number, number, hashes))
 
     def _on_frame(self, frame: FlashblockFrame | AnnounceGapFrame) -> None:
         now = self.process.clock.now
@@ -244,7 +260,11 @@ class RpcNode:
                 case Seal(block, _, _):
                     if self.chain.settle(block.hash):
                         self.chain.set_head(block.hash)
+                case Withdrawn(number=number, lost=lost):
+                    self._shown = None
+                    self._record(Invalidated(now, self.process.name, number, tuple(data(one) for one in lost)))
                 case Shown(arrival):
+                    self._shown = (arrival.payload_id, arrival.index)
                     for raw in arrival.flashblock.diff.transactions if arrival.flashblock is not None else ():
                         self._record(Preconfirmed(now, data(transaction_hash(raw)), arrival.number))
                 case Resend(number, index):
