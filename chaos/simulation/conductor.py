@@ -5,6 +5,7 @@ Wired as `actors.conductor` and its neighbours do it, event by event.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from chaos.simulation.consensus import Consensus
 from chaos.simulation.kernel import Event as Flag
 from chaos.simulation.kernel import Lock, Process, Task
 from chaos.simulation.network import CallRefused, CallUnknown, Connection, Link, Network
+from chaos.simulation.schedule import AFTER_PUBLISH, BEFORE_APPEND, BEFORE_PUBLISH, DURING_SEAL
 from flashblocks.conductor.candidates import Candidate, Report, candidates
 from flashblocks.conductor.catch_up import Ahead, Level, envelope_of, plan
 from flashblocks.conductor.control import Action, Control, Decision
@@ -94,6 +96,7 @@ class Conductor:
         self._boost: Link | None = None
         self._subscribers: list[Connection] = []
         self._behind = True
+        self.on_stage: Callable[[str], None] = lambda stage: None
         raft.on_event = self._on_event
         raft.on_leadership = self._on_leadership
 
@@ -439,7 +442,9 @@ class Conductor:
                 event.body,
             )
             if self.publisher.publishes(event.epoch, event.node):
+                self.on_stage(BEFORE_PUBLISH)
                 self._publish(frame)
+                self.on_stage(AFTER_PUBLISH)
             self._to_boost(CommittedFrame(frame))
         elif isinstance(event, Claimed):
             if self.publisher.on_claimed(event.epoch, event.node, self.raft.is_leader):
@@ -447,6 +452,8 @@ class Conductor:
                     self._publish(frame)
             self._tell_leadership()
         elif isinstance(event, Sealed):
+            if event.node == self.name:
+                self.on_stage(DURING_SEAL)
             self._to_boost(SealedFrame(event.number, event.block_hash))
 
     def _offer(self, frame: FlashblockFrame) -> None:
@@ -468,6 +475,7 @@ class Conductor:
             digest=frame.digest,
             body=frame.body,
         )
+        self.on_stage(BEFORE_APPEND)
         outcome = await self.raft.propose(command, APPEND_S_MAX)
         if isinstance(outcome, Refused):
             self._to_boost(RefusedFrame(frame.number, frame.index, frame.payload_id, outcome.reason.value))

@@ -22,6 +22,10 @@ class Cancelled(BaseException):
     """Thrown into a coroutine that is ended from outside."""
 
 
+class Killed(BaseException):
+    """The process that was running has just been killed from within: what it was doing ends here."""
+
+
 class Livelock(RuntimeError):
     """A schedule went through EVENTS_MAX events: something asks for itself without letting time pass."""
 
@@ -65,7 +69,10 @@ class Clock:
                         self.at(process.busy_until, process, function, *arguments)
                         continue
                     process.busy_until = at + process.slow_s * self.draw()
-            function(*arguments)
+            try:
+                function(*arguments)
+            except Killed:
+                continue
             if self.events > EVENTS_MAX:
                 raise Livelock(f"{self.events} events up to {self.now:.3f} s; the last one is {function!r}")
         self.now = until
@@ -175,11 +182,12 @@ class Future:
 class Task(Future):
     """A coroutine on its way."""
 
-    __slots__ = ("_work",)
+    __slots__ = ("_running", "_work")
 
     def __init__(self, process: Process, work: Awaiting) -> None:
         super().__init__(process)
         self._work = work
+        self._running = False
 
     def step(self) -> None:
         """Go on until it waits again or ends."""
@@ -194,9 +202,11 @@ class Task(Future):
     def close(self) -> None:
         """Its process is gone: nothing of it runs any more."""
         self.done = True
-        self._work.close()
+        if not self._running:  # one that is killed from within is ended by `Killed`
+            self._work.close()
 
     def _advance(self, go_on: Callable[[Any], Any], what: Any) -> None:
+        self._running = True
         try:
             awaited: Future = go_on(what)
         except StopIteration as finished:
@@ -207,6 +217,8 @@ class Task(Future):
             self.fail(Cancelled())
         else:
             awaited.waiters.append(self.step)
+        finally:
+            self._running = False
 
 
 class Lock:

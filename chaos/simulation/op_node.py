@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from chaos.simulation.blocks import Block
 from chaos.simulation.kernel import Event, Lock, Process, Task
 from chaos.simulation.network import CallRefused, CallUnknown, Network
+from chaos.simulation.schedule import BEFORE_INSERT, BEFORE_SEAL
 from flashblocks.sequencing.driver import (
     AskOpenBlock,
     Commit,
@@ -59,6 +61,7 @@ class OpNode:
         self._stopped = Event(process)
         self._step: Task | None = None
         self._wakes = 0
+        self.on_stage: Callable[[str], None] = lambda stage: None
 
     def start(self) -> None:
         """Follow, and sequence when told to."""
@@ -214,8 +217,10 @@ class OpNode:
             elif isinstance(step, SealBlock):
                 driver.on_sealed(self._now(), step.job, await self._call_engine("get_payload", step.payload_id))
             elif isinstance(step, Commit):
+                self.on_stage(BEFORE_SEAL)
                 await self._commit(step)
             elif isinstance(step, Insert):
+                self.on_stage(BEFORE_INSERT)
                 driver.on_inserted(self._now(), step.job, await self._insert_own(step.envelope))
         except (CallRefused, CallUnknown):
             driver.on_failed(self._now(), step.job)

@@ -27,6 +27,16 @@ MAJORITY = "majority"
 EVERYBODY = "everybody"
 CLOCK = "clock"
 BOUNCE_VOTERS = "bounce-voters"
+STAGE = "stage"
+
+BEFORE_APPEND = "before append"
+BEFORE_PUBLISH = "after commit, before publish"
+AFTER_PUBLISH = "after publish"
+BEFORE_SEAL = "before seal"
+DURING_SEAL = "during seal"
+BEFORE_INSERT = "after seal, before insert"
+STAGES: Final = (BEFORE_APPEND, BEFORE_PUBLISH, AFTER_PUBLISH, BEFORE_SEAL, DURING_SEAL, BEFORE_INSERT)
+"""Where a commit can be cut short; the names are those of `actors.fault_points`."""
 
 KINDS: Final = {
     CRASH: "SIGKILL a component, or a whole group; it is started again after a while",
@@ -43,6 +53,7 @@ KINDS: Final = {
     MAJORITY: "a majority of the groups is killed and comes back: nothing may move meanwhile",
     EVERYBODY: "all groups are killed at once and come back",
     CLOCK: "the wall clock of one group jumps by up to two seconds",
+    STAGE: "the leader's conductor or op-node dies at one stage of a commit",
     BOUNCE_VOTERS: "the leader is killed, two halves cannot reach each other, and members die as they have voted",
 }
 """Every kind of fault and what it does."""
@@ -63,6 +74,7 @@ WEIGHTS: Final = {
     EVERYBODY: 1,
     CLOCK: 1,
     BOUNCE_VOTERS: 1,
+    STAGE: 4,
 }
 
 LEADER: Final = "leader"

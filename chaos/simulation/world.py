@@ -23,7 +23,7 @@ from chaos.simulation.consensus import GENESIS_HASH, Consensus, RaftDisk, Varian
 from chaos.simulation.edge import EDGE, Proxy, RpcNode, Senders, Witness
 from chaos.simulation.execution import ChainDisk, Client, FallbackEl
 from chaos.simulation.judge import judge
-from chaos.simulation.kernel import Clock, Process
+from chaos.simulation.kernel import Clock, Killed, Process
 from chaos.simulation.network import Network, Slot, Weather
 from chaos.simulation.op_node import OpNode
 from chaos.simulation.schedule import FaultPlan, draw_schedule
@@ -421,6 +421,28 @@ class Cluster:
     def _bounce(self, slot: Slot) -> None:
         slot.kill()
         self.clock.after(BOUNCE_S_MAX, None, slot.start)
+
+    def _stage(self, plan: FaultPlan, group: str) -> Callable[[], None]:
+        """The next time the group comes to this stage it dies there."""
+        stage = faults.STAGES[int(plan.draw * len(faults.STAGES))]
+        component = "op-node" if stage in (faults.BEFORE_SEAL, faults.BEFORE_INSERT) else "conductor"
+        slot = self.network.slots[f"{group}/{component}"]
+        living = slot.component
+
+        def reached(now_at: str) -> None:
+            if now_at == stage and slot.component is living:
+                slot.kill()
+                raise Killed
+
+        if living is not None:
+            living.on_stage = reached
+
+        def undo() -> None:
+            if living is not None:
+                living.on_stage = lambda _: None
+            slot.start()
+
+        return undo
 
     def _weather(self, plan: FaultPlan, group: str) -> Callable[[], None]:
         hosts = [*self.groups, EDGE]
