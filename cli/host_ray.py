@@ -26,6 +26,7 @@ STOPPED_S_MAX = 30.0
 POLL_S = 0.2
 LOG_TAIL_BYTES = 3000
 OVERRIDE_VARIABLE = "RAY_OVERRIDE_RESOURCES"
+ANYWHERE = "192.0.2.1"
 PROBE_PORT = 9  # discard: nothing is sent, the kernel only says which of our addresses it would use
 
 
@@ -146,12 +147,33 @@ def own_address(facing: str = "") -> str:
     """This host's address on the way to *facing*, or to anywhere; raises `CommandError` when there is no way."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
-            probe.connect((facing or "192.0.2.1", PROBE_PORT))
+            probe.connect((facing or ANYWHERE, PROBE_PORT))
         except OSError as error:
-            target = facing or "other hosts"
-            raise CommandError(f"no route to {target} ({error}); say --node-address") from None
+            if facing:
+                raise CommandError(f"no route to {facing} ({error}); say --node-address") from None
+            return _only_address()
         address: str = probe.getsockname()[0]
     return address
+
+
+def _only_address() -> str:
+    """The address of a host without a default route."""
+    found = local_addresses(Path("/proc/net/fib_trie").read_text())
+    if len(found) != 1:
+        raise CommandError(f"this host has {len(found)} addresses ({', '.join(found)}); say --node-address")
+    return found[0]
+
+
+def local_addresses(fib_trie: str) -> list[str]:
+    """This host's IPv4 addresses beyond loopback, out of the kernel's routing table."""
+    found, address = [], ""
+    for line in fib_trie.splitlines():
+        words = line.split()
+        if words[:1] == ["|--"]:
+            address = words[1]
+        elif words[:3] == ["/32", "host", "LOCAL"] and not address.startswith("127."):
+            found.append(address)
+    return list(dict.fromkeys(found))
 
 
 def token_path() -> Path:
