@@ -82,15 +82,24 @@ _ALIASES: Mapping[str, Mapping[str, Alias]] = {
     "rollup-boost": {
         "rpc-host": Alias("host"),
         "rpc-port": Alias("engine_port"),
+        "debug-host": Alias("debug_host"),
         "debug-server-port": Alias("debug_port"),
+        "flashblocks-host": Alias("ws_host"),
         "flashblocks-port": Alias("ws_port"),
+        "metrics-host": Alias("metrics_host"),
+        "metrics-port": Alias("metrics_port"),
         "l2-url": Alias("l2_url"),
         "l2-timeout": Alias("l2_timeout_ms"),
-        "l2-jwt-path": Alias("jwt_secret_path"),
+        "l2-jwt-path": Alias("l2_jwt_path"),
+        "l2-jwt-token": Alias("l2_jwt_token"),
         "builder-url": Alias("builder_url"),
         "builder-timeout": Alias("builder_timeout_ms"),
-        "builder-jwt-path": Alias("jwt_secret_path"),
+        "builder-jwt-path": Alias("builder_jwt_path"),
+        "builder-jwt-token": Alias("builder_jwt_token"),
         "flashblocks-builder-url": Alias("builder_ws_url"),
+        "flashblock-builder-ws-initial-reconnect-ms": Alias("builder_ws_initial_reconnect_ms"),
+        "flashblock-builder-ws-max-reconnect-ms": Alias("builder_ws_max_reconnect_ms"),
+        "flashblock-builder-ws-connect-timeout-ms": Alias("builder_ws_connect_timeout_ms"),
         "flashblock-builder-ws-ping-interval-ms": Alias("builder_ws_ping_interval_ms"),
         "flashblock-builder-ws-pong-timeout-ms": Alias("builder_ws_pong_timeout_ms"),
         "execution-mode": Alias("execution_mode"),
@@ -117,6 +126,15 @@ _ALIASES: Mapping[str, Mapping[str, Alias]] = {
         "builder.max_gas_per_txn": Alias("max_gas_per_txn"),
         "builder.max-uncompressed-block-size": Alias("max_uncompressed_block_size"),
         "builder.enable-revert-protection": Alias("enable_revert_protection"),
+        "gas-limiter.enabled": Alias("gas_limiter_enabled"),
+        "gas-limiter.max-gas-per-address": Alias("gas_limiter_max_gas_per_address"),
+        "gas-limiter.refill-rate-per-block": Alias("gas_limiter_refill_rate_per_block"),
+        "gas-limiter.cleanup-interval": Alias("gas_limiter_cleanup_interval"),
+        "compute-limiter.enabled": Alias("compute_limiter_enabled"),
+        "compute-limiter.max-time-us-per-address": Alias("compute_limiter_max_time_us_per_address"),
+        "compute-limiter.refill-rate-us-per-block": Alias("compute_limiter_refill_rate_us_per_block"),
+        "compute-limiter.cleanup-interval": Alias("compute_limiter_cleanup_interval"),
+        "flashblocks-ws-addr": Alias("host"),
         "authrpc.port": Alias("engine_port"),
         "authrpc.jwtsecret": Alias("jwt_secret_path"),
         "http.port": Alias("rpc_port"),
@@ -158,6 +176,33 @@ _ALIASES: Mapping[str, Mapping[str, Alias]] = {
     },
     "ingress": {"builder-rpc-urls": Alias("target_urls"), **_LOG_LEVEL},
 }
+
+
+_WITHOUT_EFFECT: Mapping[str, Mapping[str, str]] = {
+    "rollup-boost": {
+        "flashblocks": "flashblocks are always on",
+        "metrics": "metrics are always served, on the engine port and on --metrics-port",
+        "tracing": "traces are kept where a data directory is set",
+        "otlp-endpoint": "traces go to the cluster's collector",
+        "log-format": "logs are JSON",
+        "log-file": "logs go to standard error and into the data directory",
+    },
+    "builder": {
+        "flashblocks.enabled": "flashblocks are always on",
+        "enable-flashblocks": "flashblocks are always on",
+        "flashblocks.continuous-build": "candidates are always built continuously",
+        "flashblocks.enable-incremental-state-root": "state roots are always incremental",
+        "builder.exclude-reverts-between-flashblocks": "a bundle that reverted is dropped for good",
+        "builder.log-pool-transactions": "the pool's transactions are traced, not logged",
+        "builder.extra-block-deadline-secs": "a job ends with its block",
+    },
+}
+"""Flags of the originals that people have in their scripts, and why they need not be said here."""
+
+
+def without_effect(component: str) -> Mapping[str, str]:
+    """The upstream flags of *component* that are accepted and change nothing: flag → why."""
+    return _WITHOUT_EFFECT.get(component, {})
 
 
 def aliases_of(component: str) -> Mapping[str, Alias]:

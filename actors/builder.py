@@ -20,6 +20,7 @@ from actors.rpc_server import CALLER
 from actors.version_info import version_info
 from actors.warm_up import warm_up
 from flashblocks.builder.bundles import BundlePool, read_bundle
+from flashblocks.builder.limiter import Rate, SenderLimits
 from flashblocks.builder.schedule import (
     BLOCK_TIME_MS_DEFAULT,
     END_BUFFER_MS_DEFAULT,
@@ -63,6 +64,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_uncompressed_block_size: int = 0
     enable_revert_protection: bool = True
     ws_subscriber_limit: int = SUBSCRIBERS_MAX_DEFAULT
+    gas_limiter_enabled: bool = False
+    """Pass over senders whose transactions used more gas than a bucket holds that is refilled with every block."""
+    gas_limiter_max_gas_per_address: int = 10_000_000
+    gas_limiter_refill_rate_per_block: int = 1_000_000
+    gas_limiter_cleanup_interval: int = 100
+    compute_limiter_enabled: bool = False
+    """The same by the time their execution took here."""
+    compute_limiter_max_time_us_per_address: int = 50_000
+    compute_limiter_refill_rate_us_per_block: int = 10_000
+    compute_limiter_cleanup_interval: int = 100
 
 
 class Builder:
@@ -133,6 +144,7 @@ class Builder:
             self.metrics,
             gas_per_transaction=settings.max_gas_per_txn or None,
             uncompressed_bytes_per_block=settings.max_uncompressed_block_size or None,
+            sender_limits=sender_limits_of(settings),
         )
         self.source.on_bug = self._report
         return self.source
@@ -211,6 +223,23 @@ class Builder:
         self.metrics.count("valid_bundles")
         self.metrics.observe("bundle_receive_duration", time.perf_counter() - began)
         return {"bundleHash": data(tx_hash)}
+
+
+def sender_limits_of(settings: Settings) -> SenderLimits:
+    """The limits per sender that are switched on."""
+    gas = Rate(
+        settings.gas_limiter_max_gas_per_address,
+        settings.gas_limiter_refill_rate_per_block,
+        settings.gas_limiter_cleanup_interval,
+    )
+    time_us = Rate(
+        settings.compute_limiter_max_time_us_per_address,
+        settings.compute_limiter_refill_rate_us_per_block,
+        settings.compute_limiter_cleanup_interval,
+    )
+    return SenderLimits(
+        gas if settings.gas_limiter_enabled else None, time_us if settings.compute_limiter_enabled else None
+    )
 
 
 def flags_of(settings: Settings) -> dict[str, float]:

@@ -37,6 +37,7 @@ from flashblocks.builder.job import (
     Tick,
     WakeAt,
 )
+from flashblocks.builder.limiter import NO_LIMITS, SenderLimits
 from flashblocks.builder.pace import Allowance, Costs, Done, Fill, Pace, Rest, Seal
 from flashblocks.builder.schedule import Timing
 from flashblocks.execution.errors import ExecutionError, InvalidAttributes
@@ -79,6 +80,7 @@ class FlashblockSource:
         *,
         gas_per_transaction: int | None = None,
         uncompressed_bytes_per_block: int | None = None,
+        sender_limits: SenderLimits = NO_LIMITS,
     ) -> None:
         self.job = Job(timing)
         self.published: list[FlashblockFrame] = []
@@ -86,6 +88,7 @@ class FlashblockSource:
         self._bundles, self._metrics, self._log = bundles, metrics, client.log
         self._gas_per_transaction = gas_per_transaction
         self._uncompressed_bytes_per_block = uncompressed_bytes_per_block
+        self._sender_limits = sender_limits
         self._parent: Header | None = None
         self._attributes: PayloadAttributes | None = None
         self._ready: _Ready | None = None
@@ -151,6 +154,7 @@ class FlashblockSource:
 
     def head_moved(self, number: int, block_hash: bytes) -> None:
         """The head reached the height of the job's block: whoever made it, building on is pointless."""
+        self._sender_limits.new_block()
         if self._parent is None or number != self._parent.number + 1:
             return
         if block_hash in self._ground.values():
@@ -275,7 +279,14 @@ class FlashblockSource:
         block = followed.working()
         share = budget(self._limits(block), build.share, build.shares)
         self._building = Building(
-            build.payload_id, build.index, block, self._client.pool, self._bundles, share, clock=time.time
+            build.payload_id,
+            build.index,
+            block,
+            self._client.pool,
+            self._bundles,
+            share,
+            clock=time.time,
+            limits=self._sender_limits,
         )
         return self._building
 

@@ -10,7 +10,7 @@ import argparse
 import os
 from typing import Any
 
-from actors.aliases import aliases_of
+from actors.aliases import aliases_of, without_effect
 from actors.process import COMPONENTS
 from cli.output import CommandError, note
 
@@ -37,10 +37,14 @@ def _add_flags(parser: argparse.ArgumentParser, component: str) -> None:
         upstream.setdefault(alias.field, []).append(flag)
     for field in msgspec.structs.fields(settings_type(component)):
         own = flag_of(field.name)
-        parser.add_argument(own, dest=field.name, default=None, metavar="VALUE", help=_help(field))
+        # A switch is set by naming it, as in the originals.
+        bare: dict[str, Any] = {"nargs": "?", "const": "true"} if isinstance(field.default, bool) else {}
+        parser.add_argument(own, dest=field.name, default=None, metavar="VALUE", help=_help(field), **bare)
         for flag in upstream.get(field.name, []):
             if f"--{flag}" != own:
-                parser.add_argument(f"--{flag}", dest=f"upstream {flag}", default=None, help=argparse.SUPPRESS)
+                parser.add_argument(f"--{flag}", dest=f"upstream {flag}", default=None, help=argparse.SUPPRESS, **bare)
+    for flag in without_effect(component):
+        parser.add_argument(f"--{flag}", dest=f"ignored {flag}", nargs="?", const="true", help=argparse.SUPPRESS)
 
 
 def _help(field: Any) -> str:
@@ -61,6 +65,10 @@ def run(options: argparse.Namespace) -> int:
     aliases = aliases_of(component)
     values = from_environment(component, settings_type(component), os.environ, note)
     given = {key: value for key, value in vars(options).items() if value is not None and key != "component"}
+    for key in [key for key in given if key.startswith("ignored ")]:
+        del given[key]
+        flag = key.removeprefix("ignored ")
+        note(f"--{flag} has no effect: {without_effect(component)[flag]}")
     for key, value in given.items():
         if key.startswith("upstream "):
             alias = aliases[key.removeprefix("upstream ")]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from flashblocks.builder.budget import Budget, Usage
 from flashblocks.builder.bundles import BundlePool
+from flashblocks.builder.limiter import NO_LIMITS, SenderLimits
 from flashblocks.builder.packing import Candidate, CandidateQueue, Executed, Packing, PoolAndBundles, Unexecutable
 from flashblocks.execution.claims import flashblock_from
 from flashblocks.execution.errors import InvalidAttributes, InvalidTransaction, OutOfTime
@@ -67,9 +68,9 @@ class Bench:
         except InvalidTransaction as error:
             return Unexecutable(str(error), stale=transaction.nonce < self.block.state.get_nonce(transaction.sender))
         self._marks.append(mark)
-        reverted = receipt.status == 0
-        self.ran.append(Ran(receipt.gas_used, reverted, self._clock() - began_s, candidate.size_bytes))
-        return Executed(receipt.gas_used, reverted)
+        reverted, took_s = receipt.status == 0, self._clock() - began_s
+        self.ran.append(Ran(receipt.gas_used, reverted, took_s, candidate.size_bytes))
+        return Executed(receipt.gas_used, reverted, took_s)
 
     def undo(self) -> None:
         """Take back the transaction executed last."""
@@ -110,6 +111,7 @@ class Building:
         bundles: BundlePool,
         budget: Budget,
         clock: Callable[[], float],
+        limits: SenderLimits = NO_LIMITS,
     ) -> None:
         self.payload_id, self.index, self._block = payload_id, index, block
         self._pool, self._bundles = pool, bundles
@@ -117,7 +119,7 @@ class Building:
         self._clock = clock
         self.bench = Bench(block, clock)
         usage = Usage(block.gas_used, block.da_size, sum(len(raw) for raw in block.transactions))
-        self.packing = Packing(index, budget, usage, CandidateQueue(()), self.bench)
+        self.packing = Packing(index, budget, usage, CandidateQueue(()), self.bench, limits)
         self.candidate: Made | None = None
         self._sealed_count = 0
         self._sealed_mark: Mark | None = block.mark()

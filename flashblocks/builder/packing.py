@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from flashblocks.builder.budget import Budget, Usage
+from flashblocks.builder.limiter import NO_LIMITS, SenderLimits
 from flashblocks.execution.fees import MILLION, estimated_l1_size
 from flashblocks.execution.pool import effective_tip
 from flashblocks.execution.transaction import Transaction
@@ -36,10 +37,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """The transaction ran and is part of the block: its gas used and whether it reverted."""
+    """The transaction ran and is part of the block: its gas used, whether it reverted, how long it took (seconds)."""
 
     gas_used: int
     reverted: bool
+    took_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +195,14 @@ class Packing:
     usage: Usage
     best: Offers
     bench: Workbench
+    limits: SenderLimits = NO_LIMITS
     included: list[Candidate] = field(default_factory=list)
     dropped: list[tuple[Candidate, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     considered: set[bytes] = field(default_factory=set)
     _usages: list[Usage] = field(default_factory=list)  # before each of the included
     _fees: list[int] = field(default_factory=list)  # of each of the included
+    _charged: set[bytes] = field(default_factory=set)
     _taken_back: set[bytes] = field(default_factory=set)  # executed to no avail: not once more in this flashblock
 
     def back_to(self, count: int) -> None:
@@ -235,6 +239,10 @@ class Packing:
             # Its descendants need its nonce, so they cannot run either; the execution would refuse them one by one.
             self.best.put_aside(candidate.sender)
             return
+        if self.limits.refuses(candidate.sender):
+            self.counts["tx_sender_limited_total"] += 1
+            self.best.put_aside(candidate.sender)
+            return
         refusal = self.budget.refuses(self.usage, candidate.gas_limit, candidate.da_bytes, candidate.size_bytes)
         if refusal is not None:
             self.counts[refusal.value] += 1
@@ -250,6 +258,9 @@ class Packing:
             if not outcome.stale:
                 self.best.put_aside(candidate.sender)
             return
+        if candidate.hash not in self._charged:
+            self._charged.add(candidate.hash)  # once in a flashblock, however often it was put in another order
+            self.limits.charge(candidate.sender, outcome.gas_used, outcome.took_s)
         gas_cap = self.budget.limits.gas_per_transaction
         if gas_cap is not None and outcome.gas_used > gas_cap:
             self._take_back(candidate, "max gas per transaction exceeded")

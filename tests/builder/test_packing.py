@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flashblocks.builder.budget import Limits, Usage, budget
+from flashblocks.builder.limiter import Rate, SenderLimits
 from flashblocks.builder.packing import Candidate, CandidateQueue, Executed, Packing, Unexecutable
 
 NEVER = bool
@@ -137,6 +138,23 @@ def test_max_gas_per_transaction_is_judged_by_gas_used() -> None:
     assert packing.included == [light]
     assert bench.done == [light]
     assert packing.usage.gas == 300
+
+
+def test_a_sender_that_used_up_its_share_is_passed_over_and_charged_once_per_flashblock() -> None:
+    first, second, other = candidate(1, 0, tip=9), candidate(1, 1, tip=9), candidate(2, 0, tip=1)
+    limits = SenderLimits(gas=Rate(most=90, refill_per_block=10, cleanup_blocks=10))
+    packing = Packing(
+        1, budget(Limits(gas_limit=10_000), 1, 1), Usage(), CandidateQueue([first, second, other]), Ledger(), limits
+    )
+    assert packing.run(NEVER)
+    assert packing.included == [first, other]
+    assert packing.counts["tx_sender_limited_total"] == 1
+    limits.new_block()
+    assert not limits.refuses(first.sender)
+    packing.back_to(0)
+    packing.best = CandidateQueue([first])
+    assert packing.run(NEVER)
+    assert not limits.refuses(first.sender), "put in again, but not charged again"
 
 
 def test_flashblock_ranges_of_bundles() -> None:

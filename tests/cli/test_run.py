@@ -39,6 +39,45 @@ def test_the_originals_flags_are_understood(started: list[tuple[str, dict[str, A
     assert started[0][1] == {"name": "sequencer-1", "raft_port": "50051"}
 
 
+def test_a_script_written_for_the_original_rollup_boost_runs(
+    started: list[tuple[str, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = """--l2-jwt-token 0x11 --builder-jwt-path /b --l2-url http://l2:8551 --builder-url http://b:8551
+        --rpc-port 8081 --flashblocks --flashblocks-builder-url ws://b:1111 --flashblocks-port 1112 --debug-server-port 5555
+        --execution-mode dry-run --ignore-unhealthy-builders=true --metrics --metrics-port 9090 --log-level debug
+        --flashblock-builder-ws-max-reconnect-ms 5000"""
+    assert main(["run", "rollup-boost", *arguments.split()]) == 0
+    assert started[0][1] == {
+        "name": "rollup-boost",
+        "l2_jwt_token": "0x11",
+        "builder_jwt_path": "/b",
+        "l2_url": "http://l2:8551",
+        "builder_url": "http://b:8551",
+        "engine_port": "8081",
+        "builder_ws_url": "ws://b:1111",
+        "ws_port": "1112",
+        "debug_port": "5555",
+        "execution_mode": "dry-run",
+        "ignore_unhealthy_builders": "true",
+        "metrics_port": "9090",
+        "log_level": "debug",
+        "builder_ws_max_reconnect_ms": "5000",
+    }
+    assert "--flashblocks has no effect" in capsys.readouterr().err
+
+
+def test_a_switch_is_set_by_naming_it(started: list[tuple[str, dict[str, Any]]]) -> None:
+    assert (
+        main(["run", "builder", "--builder.enable-revert-protection", "--gas-limiter.enabled", "--rpc-port", "1"]) == 0
+    )
+    assert started[0][1] == {
+        "name": "builder",
+        "enable_revert_protection": "true",
+        "gas_limiter_enabled": "true",
+        "rpc_port": "1",
+    }
+
+
 def test_an_unknown_flag_ends_with_usage(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
         main(["run", "websocket-proxy", "--prot", "3"])
