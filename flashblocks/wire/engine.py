@@ -57,7 +57,7 @@ class PayloadAttributes(msgspec.Struct, frozen=True, kw_only=True):
             "eip1559Params": data(self.eip1559_params),
         }
         if self.min_base_fee is not None:
-            obj["minBaseFee"] = quantity(self.min_base_fee)
+            obj["minBaseFee"] = self.min_base_fee  # the one plain number: op-geth and op-reth read no QUANTITY here
         return obj
 
     @classmethod

@@ -43,9 +43,9 @@ def test_a_script_written_for_the_original_rollup_boost_runs(
     started: list[tuple[str, dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = """--l2-jwt-token 0x11 --builder-jwt-path /b --l2-url http://l2:8551 --builder-url http://b:8551
-        --rpc-port 8081 --flashblocks --flashblocks-builder-url ws://b:1111 --flashblocks-port 1112 --debug-server-port 5555
-        --execution-mode dry-run --ignore-unhealthy-builders=true --metrics --metrics-port 9090 --log-level debug
-        --flashblock-builder-ws-max-reconnect-ms 5000"""
+        --rpc-port 8081 --flashblocks --flashblocks-builder-url ws://b:1111 --flashblocks-port 1112
+        --debug-server-port 5555 --execution-mode dry-run --ignore-unhealthy-builders=true
+        --metrics --metrics-port 9090 --log-level debug --flashblock-builder-ws-max-reconnect-ms 5000"""
     assert main(["run", "rollup-boost", *arguments.split()]) == 0
     assert started[0][1] == {
         "name": "rollup-boost",

@@ -29,7 +29,9 @@ def test_attributes_survive_and_min_base_fee_is_read_in_both_spellings():
     assert attributes.to_json() == ATTRIBUTES
     assert attributes.min_base_fee is None
     for spelling in (100, "0x64"):
-        assert PayloadAttributes.from_json({**ATTRIBUTES, "minBaseFee": spelling}).min_base_fee == 100
+        read = PayloadAttributes.from_json({**ATTRIBUTES, "minBaseFee": spelling})
+        assert read.min_base_fee == 100
+        assert read.to_json()["minBaseFee"] == 100, "a plain number, as op-node writes it and op-reth reads it"
 
 
 @pytest.mark.parametrize(
