@@ -3,7 +3,7 @@
 Kill, hang and transfer of the leader's and the followers' actors, drawn from a seed; the history of the whole time is
 judged at once, so that what one fault leaves behind and a later one uncovers is found as well.
 
-`python -m chaos.soak --count 100` runs it on the running cluster, or on one of its own.
+`flashblocks drill soak` runs it on the running cluster, or on one of its own.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import argparse
 import asyncio
 import contextlib
 import os
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ from chaos.load import drill_load
 from chaos.own_cluster import START_S_MAX, cluster
 from chaos.runner import Options, Runner
 from chaos.soak_resources import Growth, Resources, growth_table
-from chaos.target import DrillError, Target
+from chaos.target import Target
 
 COUNT_DEFAULT: Final = 100
 TPS_DEFAULT: Final = 10.0
@@ -38,7 +37,8 @@ LEADER_SHARE: Final = 0.6
 KIND_WEIGHTS: Final = {KILL: 5, HANG: 3, TRANSFER: 2}
 GROUP_WEIGHT: Final = 1
 """A whole group against each single actor of it, which weighs as much."""
-FAILED_STATUS, UNUSABLE_STATUS, INTERRUPTED_STATUS = 1, 2, 130
+FAILED_STATUS = 1
+TITLE: Final = "random kills, hangs and transfers for minutes on end, and what every process grew by"
 
 
 class Soaked(msgspec.Struct, frozen=True):
@@ -112,33 +112,21 @@ def table(soaked: Soaked) -> str:
     return "\n".join(lines)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """`python -m chaos.soak`: 0 when no promise was broken, 1 when one was, 2 when it could not be carried out."""
-    parser = argparse.ArgumentParser(prog="python -m chaos.soak", description="random faults for minutes on end")
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The words that the soak takes."""
     parser.add_argument("--count", type=int, default=COUNT_DEFAULT, help="faults")
     parser.add_argument("--seed", type=int, default=1, help="for the faults and their moments")
     parser.add_argument("--tps", type=float, default=TPS_DEFAULT, help="transactions per second meanwhile")
     parser.add_argument("--name", default=None, help="a running cluster; without one the soak starts its own")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON, progress on stderr")
-    options = parser.parse_args(list(arguments))
 
-    def say(text: str) -> None:
-        print(text, file=sys.stderr if options.json else sys.stdout, flush=True)
 
+def run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    """Soak a cluster: 0 when no promise was broken, 1 when one was; raises DrillError when it cannot be carried out."""
     wanted = Options(count=options.count, seed=options.seed, tps=options.tps)
-    try:
-        with cluster(options.name, say) as directory:
-            soaked, runner = asyncio.run(soak(Target(directory.endpoints), wanted, say))
-    except DrillError as error:
-        print(f"soak: {error}", file=sys.stderr)
-        return UNUSABLE_STATUS
-    except KeyboardInterrupt:
-        return INTERRUPTED_STATUS
+    with cluster(options.name, say) as directory:
+        soaked, runner = asyncio.run(soak(Target(directory.endpoints), wanted, say))
     if soaked.result.verdict != "pass":
         say(f"history: {Kept(Path(f'soak-{os.getpid()}').absolute()).keep(SOAK.name, runner.history, soaked.result)}")
     print(pretty(soaked).decode() if options.json else table(soaked))
     return 0 if soaked.result.verdict == "pass" else FAILED_STATUS
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -20,6 +20,7 @@ from chaos.simulation.mutants import MUTANTS
 from chaos.simulation.schedule import KINDS
 from chaos.simulation.world import Cluster, Options, Run
 
+TITLE: Final = "the whole system on a virtual clock, through thousands of random schedules of faults"
 SEEDS_DEFAULT: Final = 1000
 PROGRESS_S: Final = 2.0
 SEEDS_AT_ONCE: Final = 8
@@ -56,19 +57,22 @@ class Summary(msgspec.Struct, frozen=True):
 
 
 def app(arguments: Sequence[str]) -> int:
-    """Run the simulator: 0 when every seed passed, 1 when one failed."""
-    options = parser().parse_args(list(arguments))
-    kinds = tuple(options.faults.split(",")) if options.faults else tuple(KINDS)
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        parser().error(f"no such fault: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    """`python -m chaos.simulation`: the same as `flashblocks drill simulate`."""
+    parser = argparse.ArgumentParser(prog="python -m chaos.simulation", description=TITLE)
+    configure(parser)
     try:
-        if options.seed is not None and options.seeds is None:
-            return _one(options.seed, kinds, options.mutant, options.history)
-        first = options.seed or 0
-        summary = run_many(range(first, first + (options.seeds or SEEDS_DEFAULT)), kinds, options.mutant, options.jobs)
+        return run(parser.parse_args(list(arguments)))
     except KeyboardInterrupt:
         return INTERRUPTED_STATUS
+
+
+def run(options: argparse.Namespace, _: object = None) -> int:
+    """Run the simulator: 0 when every seed passed, 1 when one failed."""
+    kinds = tuple(options.faults)
+    if options.seed is not None and options.seeds is None:
+        return _one(options.seed, kinds, options.mutant, options.history)
+    first = options.seed or 0
+    summary = run_many(range(first, first + (options.seeds or SEEDS_DEFAULT)), kinds, options.mutant, options.jobs)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(summary), indent=2).decode())
     else:
@@ -76,23 +80,27 @@ def app(arguments: Sequence[str]) -> int:
     return FAILED_STATUS if summary.failed else 0
 
 
-def parser() -> argparse.ArgumentParser:
+def configure(made: argparse.ArgumentParser) -> None:
     """The words that the simulator takes."""
-    made = argparse.ArgumentParser(
-        prog="flashblocks drill simulate",
-        description="the whole system on a virtual clock, through thousands of random schedules of faults",
-        epilog="One failing seed, replayed exactly: --seed N without --seeds.",
-    )
+    made.epilog = "One failing seed, replayed exactly: --seed N without --seeds."
     made.add_argument("--seeds", type=int, default=None, help=f"how many (default {SEEDS_DEFAULT})")
     made.add_argument(
         "--seed", type=int, default=None, help="the first one; without --seeds the only one, shown in full"
     )
-    made.add_argument("--faults", default="", help=f"only these, with commas: {','.join(KINDS)}")
+    text = f"only these, with commas; there are {', '.join(KINDS)}"
+    made.add_argument("--faults", type=_kinds, default=tuple(KINDS), metavar="KIND,…", help=text)
     made.add_argument("--mutant", choices=sorted(MUTANTS), default="", help="a system that lacks one of its defences")
     made.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per processor)")
     made.add_argument("--history", type=Path, default=None, help="with one seed: write what was seen to this file")
     made.add_argument("--json", action="store_true", help="print the result as JSON, progress on stderr")
-    return made
+
+
+def _kinds(text: str) -> tuple[str, ...]:
+    kinds = tuple(text.split(","))
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no such fault: {', '.join(unknown)}; there are {', '.join(KINDS)}")
+    return kinds
 
 
 def run_many(seeds: Sequence[int], kinds: tuple[str, ...], mutant: str = "", jobs: int = 1) -> Summary:
