@@ -38,7 +38,7 @@ from chaos.senders import Sender
 from chaos.target import DrillError, Target
 
 HALT_S = 8.0
-BEHIND_S = 400.0
+BEHIND_BLOCKS = 200
 DEAD_S = 10.0
 
 BOUND_TRANSFER = Bound(200, 400)
@@ -315,6 +315,10 @@ def _machines() -> list[Drill]:
     def damage(kind: str, how: Callable[[Path], None], actors: Sequence[str]) -> Callable[[Scene], Fault]:
         return lambda scene: Damage(scene.target, kind, victims([scene.leader], actors), how)
 
+    def behind(scene: Scene) -> Fault:
+        hold_s = BEHIND_BLOCKS * float(scene.target.endpoints()["block_time_s"])
+        return KeptDead(scene.target, victims(scene.some_followers(1), ACTORS), hold_s)
+
     clocks = [
         Drill(
             name=f"clock-{direction}-{who}",
@@ -376,9 +380,9 @@ def _machines() -> list[Drill]:
         ),
         Drill(
             name="follower-behind",
-            title=f"a follower is gone for {BEHIND_S:.0f} s – 200 blocks – and catches up",
+            title=f"a follower is gone for {BEHIND_BLOCKS} blocks and catches up",
             row="a follower down for 200 blocks",
-            fault=_kept_dead(False, 1, ACTORS, BEHIND_S),
+            fault=behind,
             expect=Expect.UNNOTICED,
             slow=True,
         ),

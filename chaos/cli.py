@@ -13,6 +13,7 @@ from actors.plan import OptionsError
 from actors.ports import NoFreePorts
 from actors.run_directory import AlreadyRunning, RunDirectory
 from chaos import history as histories
+from chaos import soak
 from chaos.catalogue import ALL, CATALOGUE, DRILLS, Drill, chosen
 from chaos.faults import ACTORS, HANG, KILL, TRANSFER, WHOLE_GROUP
 from chaos.history import Event
@@ -22,6 +23,7 @@ from chaos.load import drill_load
 from chaos.own_cluster import START_S_MAX, cluster
 from chaos.report import page
 from chaos.runner import Options, Runner
+from chaos.simulation import cli as simulation
 from chaos.summary import catalogue_json, catalogue_table, outcome, results_table
 from chaos.target import DrillError, Target
 
@@ -54,7 +56,7 @@ def app(arguments: Sequence[str]) -> int:
 def parser() -> argparse.ArgumentParser:
     """The words that `flashblocks drill` takes."""
     made = argparse.ArgumentParser(prog="flashblocks drill", description="break something on purpose, and judge")
-    words = made.add_subparsers(dest="word", required=True, metavar="list|run|report|…-leader")
+    words = made.add_subparsers(dest="word", required=True, metavar="list|run|report|simulate|soak|…-leader")
     formatter = argparse.ArgumentDefaultsHelpFormatter
     text = "all drills: what each one injects, and what it proves"
     listing = words.add_parser("list", help=text, description=text)
@@ -71,6 +73,10 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("--output", type=Path, default=None, help="the page to write; default: report.html beside it")
     report.add_argument("--json", action="store_true", help="print the results as JSON")
     report.set_defaults(run=_report)
+    for word, part in (("simulate", simulation), ("soak", soak)):
+        whole = words.add_parser(word, help=part.TITLE, description=part.TITLE, formatter_class=formatter)
+        part.configure(whole)
+        whole.set_defaults(run=part.run)
     for kind, text in LEADER_DRILLS.items():
         drill = words.add_parser(f"{kind}-leader", help=text, description=text, formatter_class=formatter)
         drill.set_defaults(run=_run_on_leader, kind=kind, actor="conductor")
@@ -157,6 +163,7 @@ def _carry_out(
                     say(outcome(found[-1][2]))
         finally:
             if kept.directory.exists():
+                kept.keep_logs(Path(Target(directory.endpoints).endpoints()["log_dir"]))
                 (kept.directory / REPORT_FILE).write_text(page(found))
                 (kept.directory / SUMMARY_FILE).write_bytes(pretty([result for _, _, result in found]))
                 say(f"kept in {kept.directory}, the page is {kept.directory / REPORT_FILE}")
@@ -184,8 +191,6 @@ def _one(
             say(f"history: {history_path}")
         if options.report is not None or not finished or result.verdict != "pass":
             say(f"history: {kept.keep(drill.name, runner.history, result)}")
-        if not finished or result.verdict != "pass":
-            say(f"logs: {kept.keep_logs(Path(target.endpoints()['log_dir']))}")
     return drill.name, runner.history, result
 
 

@@ -25,7 +25,7 @@ WHOLE_GROUP = "group"
 HANG_S = 5.0
 RESTORED_S_MAX = 90.0
 TRANSFER_S_MAX = 10.0
-KEEP_DEAD_POLL_S = 0.05
+HOLD_POLL_S = 0.02
 
 KILL, HANG, DOWN, TRANSFER = "kill", "hang", "down", "transfer"
 
@@ -65,7 +65,9 @@ class Fault:
 
 
 def events(fault: Fault, run: int, at: float) -> list[Event]:
-    """What the history says of a fault: one line for each process that is hurt."""
+    """What the history says of a fault: one line for each process that is hurt, one at all where it is none of ours."""
+    if not fault.victims:
+        return [FaultEvent(at, run, fault.kind, "", "", 0)]
     return [FaultEvent(at, run, fault.kind, one.actor, one.group, one.pid) for one in fault.victims]
 
 
@@ -108,50 +110,53 @@ class Signals(Fault):
 
 
 class KeptDead(Fault):
-    """SIGKILL, and again whenever Ray has started one anew, for `hold_s`: a machine that is gone for a while."""
+    """SIGKILL, and whatever Ray starts in its place is stopped at birth, for `hold_s`: a machine gone for a while."""
 
     kind = DOWN
 
     def __init__(self, target: Target, hurt: list[Victim], hold_s: float) -> None:
         self.victims, self.hold_s = hurt, hold_s
         self._target = target
-        self._last = {victim: 0 for victim in hurt}
-        self._killer: asyncio.Task[None] | None = None
+        self._held = {victim: victim.pid for victim in hurt}
+        self._holding: asyncio.Task[None] | None = None
 
     async def inject(self) -> None:
-        """Kill all, and begin to kill their successors."""
-        self._kill()
-        self._killer = asyncio.create_task(self._keep_killing())
+        """Kill all, and hold their successors."""
+        for victim in self.victims:
+            send_signal(victim.pid, signal.SIGKILL)
+        self._holding = asyncio.create_task(self._hold())
 
     async def lift(self) -> None:
-        """Let the next ones live; raises what the killing ran into."""
-        if self._killer is not None:
-            self._killer.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._killer
+        """Let new ones live."""
+        if self._holding is not None:
+            self._holding.cancel()
+            await asyncio.gather(self._holding, return_exceptions=True)
+        self.abandon()
 
     async def recovered(self, run: int) -> list[Event]:
         """Wait until all are back and level."""
-        return await all_back(self._target, self._last, run)
+        return await all_back(self._target, self._held, run)
 
     def abandon(self) -> None:
-        """Stop killing."""
-        if self._killer is not None:
-            self._killer.cancel()
+        """End the held ones; Ray starts others, which nobody stops."""
+        if self._holding is not None:
+            self._holding.cancel()
+            self._holding = None
+            for victim, pid in self._held.items():
+                if pid != victim.pid:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
 
-    async def _keep_killing(self) -> None:
+    async def _hold(self) -> None:
         while True:
-            await asyncio.sleep(KEEP_DEAD_POLL_S)
-            self._kill()
-
-    def _kill(self) -> None:
-        groups = {group["name"]: group for group in self._target.groups()}
-        for victim, last in self._last.items():
-            pid = int(groups[victim.group]["actors"][victim.actor]["pid"] or 0)
-            if pid not in (0, last):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-                self._last[victim] = pid
+            groups = {group["name"]: group for group in self._target.groups()}
+            for victim, held in self._held.items():
+                pid = int(groups[victim.group]["actors"][victim.actor]["pid"] or 0)
+                if pid not in (0, held):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGSTOP)
+                    self._held[victim] = pid
+            await asyncio.sleep(HOLD_POLL_S)
 
 
 class Transfer(Fault):
