@@ -81,6 +81,7 @@ class BlockState(Journal):
         self.deadline: float | None = None
         self.clock: Callable[[], float] | None = None
         self.compile_budget_ops = COMPILE_BUDGET_OPS
+        self.shows_transfers = False  # as logs of an address that nobody has (eth_simulateV1)
 
     def get_ancestor_hash(self, number: int) -> bytes:
         """BLOCKHASH: empty for what is out of reach (py-evm pushes it as zero)."""

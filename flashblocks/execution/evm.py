@@ -10,6 +10,7 @@ from typing import Any
 
 import eth_hash.auto
 from eth.exceptions import (
+    Halt,
     InsufficientFunds,
     OutOfGas,
     ReservedBytesInCode,
@@ -52,6 +53,8 @@ GAS_SELFDESTRUCT = 5_000
 
 CALL, CALLCODE, DELEGATECALL, STATICCALL = 0xF1, 0xF2, 0xF4, 0xFA
 SELFDESTRUCT = 0xFF
+TRANSFER_ADDRESS = b"\xee" * 20
+TRANSFER_TOPIC = int.from_bytes(keccak256(b"Transfer(address,address,uint256)"), "big")
 
 sys.setrecursionlimit(max(sys.getrecursionlimit(), RECURSION_LIMIT_FRAMES))
 # py-evm hashes through eth_hash, whose default back end takes ten times as long.
@@ -215,6 +218,11 @@ class Frame(PragueComputation):  # type: ignore[misc]
         """LOG0 to LOG4."""
         self._log_entries.append((account, topics, data))
 
+    def show_transfer(self, sender: bytes, to: bytes, value: int) -> None:
+        """A movement of wei as if it were a token's, where the state shows them."""
+        topics = TRANSFER_TOPIC, int.from_bytes(sender, "big"), int.from_bytes(to, "big")
+        self._log_entries.append((TRANSFER_ADDRESS, topics, value.to_bytes(32, "big")))
+
     def fail(self, error: VMError) -> None:
         """End the frame with `error`."""
         # The traceback holds the Python frames, and those hold this one: a cycle that only the collector could free.
@@ -266,6 +274,8 @@ class Frame(PragueComputation):  # type: ignore[misc]
         else:
             state.touch_account(message.storage_address)
         frame = cls(state, message, context)
+        if state.shows_transfers and value and message.should_transfer_value:
+            frame.show_transfer(message.sender, message.storage_address, value)
         if parent_computation is not None:
             frame.contracts_created = parent_computation.contracts_created
         if message.is_create:
@@ -374,6 +384,8 @@ def call(
         if kind == CALL and value:
             state.set_balance(own, state.get_balance(own) - value)
             state.delta_balance(address, value)
+            if state.shows_transfers:
+                frame.show_transfer(own, address, value)
         elif kind in (CALL, STATICCALL):
             state.touch_account(address)
         frame.return_data = b""
@@ -433,11 +445,23 @@ class CallOpcode:
         computation.stack_push_int(success)
 
 
+def _selfdestruct(frame: Frame) -> None:
+    """EIP-6780's; the balance that it moves is shown where transfers are."""
+    own = frame.msg.storage_address
+    balance = frame.state.get_balance(own) if frame.state.shows_transfers else 0
+    try:
+        selfdestruct_eip6780(frame)
+    except Halt:
+        if balance:
+            frame.show_transfer(own, frame.beneficiaries[-1], balance)
+        raise
+
+
 def _opcodes() -> dict[int, Any]:
     """Cancun's table is Prague's too: Prague changed only the CALL family, which is ours."""
     table = dict(CANCUN_OPCODES)
     # py-evm's entry warns of SELFDESTRUCT's deprecation each time it runs; this is the same opcode without the warning.
-    table[SELFDESTRUCT] = as_opcode(ensure_no_static(selfdestruct_eip6780), "SELFDESTRUCT", GAS_SELFDESTRUCT)
+    table[SELFDESTRUCT] = as_opcode(ensure_no_static(_selfdestruct), "SELFDESTRUCT", GAS_SELFDESTRUCT)
     for kind in (CALL, CALLCODE, DELEGATECALL, STATICCALL):
         table[kind] = CallOpcode(kind)
     return table

@@ -1,7 +1,8 @@
 """`eth_simulateV1`: blocks of calls that never were, on top of a block that is, each seeing what those before it did.
 
 The base may be the pending block, so a wallet can show what a transaction will do after everything preconfirmed.
-Calls need no signature, nonce or fee (the method's `validation` is refused rather than half done).
+Calls need no signature, and no nonce or fee either unless `validation` is asked for. With `traceTransfers` movements of
+ETH appear among the logs of a call as those of a token at 0xeeee…, but not in what the block's header commits to.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +14,17 @@ from flashblocks.execution.block_state import BlockState, Environment
 from flashblocks.execution.calls import GAS_CAP_DEFAULT, AccountOverride, apply_overrides
 from flashblocks.execution.chain_spec import ChainSpec
 from flashblocks.execution.errors import InvalidTransaction
-from flashblocks.execution.fees import MESSAGE_PASSER
+from flashblocks.execution.evm import TRANSFER_ADDRESS, TRANSFER_TOPIC
+from flashblocks.execution.fees import MESSAGE_PASSER, L1Parameters, next_base_fee
 from flashblocks.execution.header import EMPTY_REQUESTS_HASH, Header
-from flashblocks.execution.receipt import Receipt, bloom_bits
+from flashblocks.execution.receipt import Log, Receipt, bloom_bits
 from flashblocks.execution.reverts import revert_error
 from flashblocks.execution.rlp import RlpItem, encode, minimal_bytes
 from flashblocks.execution.rpc_arguments import address, call_arguments, overrides
 from flashblocks.execution.rpc_shapes import block_json, block_receipts_json
 from flashblocks.execution.state import WorldState
 from flashblocks.execution.system_calls import begin_block
-from flashblocks.execution.transact import PRECOMPILE_ADDRESSES, Outcome, call_unpaid
+from flashblocks.execution.transact import PRECOMPILE_ADDRESSES, Outcome, apply_transaction, call_unpaid
 from flashblocks.execution.transaction import Transaction, unsigned_transaction
 from flashblocks.execution.trie import ordered_root
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes, to_int
@@ -35,14 +37,43 @@ BLOCK_TIME_S = 2
 INSUFFICIENT_FUNDS, INTRINSIC_GAS, BLOCK_GAS_LIMIT = -38014, -38013, -38015
 NUMBERS_NOT_ASCENDING, TIMES_NOT_ASCENDING, TOO_MANY = -38020, -38021, -38026
 VM_ERROR = -32015
+INVALID_CALLS = {  # the codes of execution-apis for what a call with `validation` may lack, by the texts of the rules
+    "nonce too low": -38010,
+    "nonce too high": -38011,
+    "max fee per gas less than block base fee": -38012,
+    "intrinsic gas too low": INTRINSIC_GAS,
+    "insufficient gas for floor data": INTRINSIC_GAS,
+    "insufficient funds": INSUFFICIENT_FUNDS,
+    "gas limit reached": BLOCK_GAS_LIMIT,
+    "sender not an eoa": -38024,
+    "max initcode size exceeded": -38025,
+}
+NO_ROLLUP_FEES = L1Parameters(
+    base_fee=0,
+    blob_base_fee=0,
+    base_fee_scalar=0,
+    blob_base_fee_scalar=0,
+    operator_fee_scalar=0,
+    operator_fee_constant=0,
+    da_footprint_gas_scalar=0,
+)
+
+
+class SimulatedCall(msgspec.Struct, frozen=True):
+    """One call: the arguments of `calls.call`, and what only counts with `validation` (wei per gas)."""
+
+    arguments: dict[str, Any]
+    nonce: int | None
+    max_fee: int
+    max_tip: int
 
 
 class SimulatedBlock(msgspec.Struct, frozen=True):
-    """One block to simulate: what differs from the rules of its parent, and its calls (arguments of `call_unpaid`)."""
+    """One block to simulate: what differs from the rules of its parent, and its calls."""
 
     header: dict[str, Any]
     accounts: dict[bytes, AccountOverride]
-    calls: tuple[dict[str, Any], ...]
+    calls: tuple[SimulatedCall, ...]
 
 
 class Simulation(msgspec.Struct, frozen=True):
@@ -50,19 +81,19 @@ class Simulation(msgspec.Struct, frozen=True):
 
     blocks: tuple[SimulatedBlock, ...]
     full_transactions: bool = False
+    validation: bool = False
+    trace_transfers: bool = False
 
 
 def read_simulation(obj: Any) -> Simulation:
     """Read the first parameter; raises WireError or RpcError."""
     if not isinstance(obj, dict) or not isinstance(obj.get("blockStateCalls"), list) or not obj["blockStateCalls"]:
         raise RpcError(INVALID_PARAMS, "empty input")
-    for name in ("validation", "traceTransfers"):
-        if obj.get(name):
-            raise RpcError(INVALID_PARAMS, f"{name} is not supported")
     blocks = tuple(_read_block(each) for each in obj["blockStateCalls"])
     if len(blocks) > BLOCKS_MAX or sum(len(block.calls) for block in blocks) > CALLS_MAX:
         raise RpcError(TOO_MANY, "too many blocks or calls")
-    return Simulation(blocks, bool(obj.get("returnFullTransactions")))
+    flags = (bool(obj.get(name)) for name in ("returnFullTransactions", "validation", "traceTransfers"))
+    return Simulation(blocks, *flags)
 
 
 _HEADER_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -87,8 +118,19 @@ def _read_block(obj: Any) -> SimulatedBlock:
     calls = obj.get("calls") or []
     if not isinstance(calls, list):
         raise WireError("calls: expected an array")
-    return SimulatedBlock(
-        header, overrides(obj.get("stateOverrides")) or {}, tuple(call_arguments(call) for call in calls)
+    return SimulatedBlock(header, overrides(obj.get("stateOverrides")) or {}, tuple(_read_call(call) for call in calls))
+
+
+def _read_call(obj: Any) -> SimulatedCall:
+    arguments = call_arguments(obj)
+    max_fee = arguments.pop("gas_price", 0)
+    tip = obj.get("maxPriorityFeePerGas", obj.get("gasPrice"))
+    nonce = obj.get("nonce")
+    return SimulatedCall(
+        arguments,
+        None if nonce is None else to_int(nonce, "nonce"),
+        max_fee,
+        0 if tip is None else to_int(tip, "maxPriorityFeePerGas"),
     )
 
 
@@ -104,25 +146,27 @@ def simulate(
     answers: list[dict[str, Any]] = []
     parent, gas_left = base, GAS_CAP_DEFAULT
     for block in simulation.blocks:
-        header = _header_after(parent, block.header, spec)
+        header = _header_after(parent, block.header, spec, simulation.validation)
         working = BlockState(state, Environment.of(spec, header, lambda n: known.get(n) or block_hashes(n)))
         begin_block(working, header.parent_hash, header.parent_beacon_root)
         apply_overrides(working, block.accounts)
-        transactions, receipts, outcomes = _run_calls(spec, working, header, block.calls, gas_left)
+        working.shows_transfers = simulation.trace_transfers
+        ran = _run_calls(spec, working, header, block.calls, gas_left, simulation.validation)
         state = working.world()
+        transactions, receipts = [tx for tx, _, _ in ran], [receipt for _, receipt, _ in ran]
         header = _sealed(header, state, transactions, receipts)
         gas_left -= header.gas_used
         known[header.number] = header.hash
-        answers.append(_answer(header, transactions, receipts, outcomes, simulation.full_transactions))
+        answers.append(_answer(header, ran, simulation.full_transactions))
         parent = header
     return answers
 
 
-def _header_after(parent: Header, changed: dict[str, Any], spec: ChainSpec) -> Header:
+def _header_after(parent: Header, changed: dict[str, Any], spec: ChainSpec, validation: bool) -> Header:
     fields: dict[str, Any] = {
         "number": parent.number + 1,
         "timestamp": parent.timestamp + BLOCK_TIME_S,
-        "base_fee_per_gas": 0,
+        "base_fee_per_gas": next_base_fee(spec, parent) if validation else 0,
         "gas_limit": parent.gas_limit,
         "fee_recipient": parent.fee_recipient,
         **changed,
@@ -141,50 +185,77 @@ def _header_after(parent: Header, changed: dict[str, Any], spec: ChainSpec) -> H
     )
 
 
+Ran = list[tuple[Transaction, Receipt, Outcome]]
+
+
 def _run_calls(
-    spec: ChainSpec, working: BlockState, header: Header, calls: Sequence[dict[str, Any]], gas_left: int
-) -> tuple[list[Transaction], list[Receipt], list[Outcome]]:
-    transactions: list[Transaction] = []
-    receipts: list[Receipt] = []
-    outcomes: list[Outcome] = []
+    spec: ChainSpec,
+    working: BlockState,
+    header: Header,
+    calls: Sequence[SimulatedCall],
+    gas_left: int,
+    validation: bool,
+) -> Ran:
+    ran: Ran = []
     used = 0
-    for arguments in calls:
+    warm = PRECOMPILE_ADDRESSES | {header.fee_recipient}
+    for call in calls:
         room = min(header.gas_limit, gas_left) - used
-        gas = arguments.get("gas", room)
+        gas = call.arguments.get("gas", room)
         if gas > header.gas_limit - used:
             raise RpcError(BLOCK_GAS_LIMIT, f"block gas limit reached: {gas} > {header.gas_limit - used}")
-        tx = _transaction(spec, working, arguments, min(gas, room))
-        need, have = tx.value, working.get_balance(tx.sender)
-        if have < need:
-            text = f"insufficient funds for gas * price + value: address {data(tx.sender)} have {have} want {need}"
-            raise RpcError(INSUFFICIENT_FUNDS, text)
-        try:
-            outcome = call_unpaid(working, PRECOMPILE_ADDRESSES | {header.fee_recipient}, tx, 0)
-        except InvalidTransaction as error:
-            raise RpcError(INTRINSIC_GAS, str(error)) from None
+        tx = _transaction(spec, working, call, min(gas, room), validation)
+        outcome = _run_valid(working, warm, tx, room) if validation else _run_unpaid(working, warm, tx)
         working.end_transaction()
+        if working.shows_transfers and outcome.success and tx.value and not outcome.logs and tx.to is not None:
+            # A plain transfer runs no code, so there was no frame to note it.
+            outcome.logs = (_transfer_log(tx.sender, tx.to, tx.value),)
         used += outcome.gas_used
-        receipts.append(_receipt(tx, outcome, used))
-        transactions.append(tx)
-        outcomes.append(outcome)
-    return transactions, receipts, outcomes
+        ran.append((tx, _receipt(tx, outcome, used), outcome))
+    return ran
+
+
+def _run_valid(working: BlockState, warm: frozenset[bytes], tx: Transaction, room: int) -> Outcome:
+    try:
+        return apply_transaction(working, warm, tx, NO_ROLLUP_FEES, room)
+    except InvalidTransaction as error:
+        codes = (code for text, code in INVALID_CALLS.items() if str(error).startswith(text))
+        raise RpcError(next(codes, INVALID_PARAMS), str(error)) from None
+
+
+def _run_unpaid(working: BlockState, warm: frozenset[bytes], tx: Transaction) -> Outcome:
+    need, have = tx.value, working.get_balance(tx.sender)
+    if have < need:
+        text = f"insufficient funds for gas * price + value: address {data(tx.sender)} have {have} want {need}"
+        raise RpcError(INSUFFICIENT_FUNDS, text)
+    try:
+        return call_unpaid(working, warm, tx, 0)
+    except InvalidTransaction as error:
+        raise RpcError(INTRINSIC_GAS, str(error)) from None
+
+
+def _transfer_log(sender: bytes, to: bytes, value: int) -> Log:
+    topics = TRANSFER_TOPIC.to_bytes(32, "big"), sender.rjust(32, b"\0"), to.rjust(32, b"\0")
+    return Log(TRANSFER_ADDRESS, topics, value.to_bytes(32, "big"))
 
 
 def _receipt(tx: Transaction, outcome: Outcome, used: int) -> Receipt:
+    logs = tuple(log for log in outcome.logs if log.address != TRANSFER_ADDRESS)
     return Receipt(
         type=tx.type,
         status=int(outcome.success),
         cumulative_gas_used=used,
         gas_used=outcome.gas_used,
-        logs=outcome.logs,
-        bloom=bloom_bits(outcome.logs).to_bytes(256, "big"),
+        logs=logs,
+        bloom=bloom_bits(logs).to_bytes(256, "big"),
         tx_hash=tx.hash,
         contract_address=outcome.contract_address,
     )
 
 
-def _transaction(spec: ChainSpec, working: BlockState, arguments: dict[str, Any], gas: int) -> Transaction:
+def _transaction(spec: ChainSpec, working: BlockState, call: SimulatedCall, gas: int, validation: bool) -> Transaction:
     """The call as a type-2 transaction with an empty signature, so that it has a hash and a place in the block."""
+    arguments = call.arguments
     tx = unsigned_transaction(
         sender=arguments.get("sender", bytes(20)),
         to=arguments.get("to"),
@@ -192,11 +263,15 @@ def _transaction(spec: ChainSpec, working: BlockState, arguments: dict[str, Any]
         value=arguments.get("value", 0),
         gas_limit=gas,
         access_list=arguments.get("access_list", ()),
-        authorizations=(),
+        authorizations=arguments.get("authorization_list", ()),
     )
-    tx.nonce = working.get_nonce(tx.sender)
+    tx.nonce = working.get_nonce(tx.sender) if call.nonce is None else call.nonce
+    if validation:
+        tx.max_fee_per_gas, tx.max_priority_fee_per_gas = call.max_fee, call.max_tip
     access: list[RlpItem] = [[who, [slot.to_bytes(32, "big") for slot in slots]] for who, slots in tx.access_list]
-    numbers: list[RlpItem] = [minimal_bytes(each) for each in (spec.chain_id, tx.nonce, 0, 0, gas)]
+    numbers: list[RlpItem] = [
+        minimal_bytes(each) for each in (spec.chain_id, tx.nonce, tx.max_priority_fee_per_gas, tx.max_fee_per_gas, gas)
+    ]
     tail: list[RlpItem] = [tx.to or b"", minimal_bytes(tx.value), tx.data, access, b"", b"", b""]
     tx.raw = bytes((tx.type,)) + encode([*numbers, *tail])
     return tx
@@ -217,12 +292,12 @@ def _sealed(header: Header, state: WorldState, transactions: list[Transaction], 
     )
 
 
-def _answer(
-    header: Header, transactions: list[Transaction], receipts: list[Receipt], outcomes: list[Outcome], full: bool
-) -> dict[str, Any]:
-    shown = block_receipts_json(header, transactions, receipts)
+def _answer(header: Header, ran: Ran, full: bool) -> dict[str, Any]:
+    transactions, receipts = [tx for tx, _, _ in ran], [receipt for _, receipt, _ in ran]
+    # Shown are all logs of a call, those of transfers too; they are numbered through.
+    shown = [msgspec.structs.replace(receipt, logs=outcome.logs) for _, receipt, outcome in ran]
     calls = []
-    for outcome, receipt in zip(outcomes, shown, strict=True):
+    for (_, _, outcome), receipt in zip(ran, block_receipts_json(header, transactions, shown), strict=True):
         call = {
             "returnData": data(outcome.output if outcome.success else b""),
             "logs": receipt["logs"],

@@ -6,6 +6,7 @@ import pytest
 
 from chaos.erc20 import SUPPLY, balance_data, deployment_code, runtime_code, transfer_data
 from flashblocks.execution.accounts import TEST_ACCOUNTS
+from flashblocks.execution.assembler import assemble
 from flashblocks.execution.genesis import default_genesis, load_genesis
 from flashblocks.preconf.simulate import read_simulation, simulate
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes
@@ -93,10 +94,77 @@ def test_what_cannot_be_is_refused(block: dict[str, Any], code: int) -> None:
     assert refused.value.code == code
 
 
-@pytest.mark.parametrize("request_", [None, {}, {"blockStateCalls": []}, {"blockStateCalls": [{}], "validation": True}])
+@pytest.mark.parametrize("request_", [None, {}, {"blockStateCalls": []}, {"blockStateCalls": {}}])
 def test_requests_that_are_none(request_: Any) -> None:
     with pytest.raises(RpcError):
         read_simulation(request_)
+
+
+FEES = {"maxFeePerGas": hex(10**10), "maxPriorityFeePerGas": "0x1"}
+
+
+def test_with_validation_a_call_is_a_transaction_with_nonce_and_fees() -> None:
+    first, second = run(
+        {"calls": [call(ALICE, BOB, 7) | FEES | {"nonce": "0x0"}, call(ALICE, BOB, 7) | FEES]},
+        {"calls": [call(ALICE, BOB, 7) | FEES | {"nonce": "0x2", "gas": "0x5208"}]},
+        validation=True,
+        returnFullTransactions=True,
+    )
+    assert [each["nonce"] for each in first["transactions"]] == ["0x0", "0x1"]
+    assert int(first["baseFeePerGas"], 16) > 0
+    assert second["calls"][0] == {"returnData": "0x", "logs": [], "gasUsed": "0x5208", "status": "0x1"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "code"),
+    [
+        ({"nonce": "0x5"}, -38011),
+        ({"maxFeePerGas": "0x0", "maxPriorityFeePerGas": "0x0"}, -38012),
+        ({"gas": "0x1"}, -38013),
+        ({"from": data(NOBODY)}, -38014),
+        ({"from": data(TOKEN)}, -38024),
+        ({"to": None, "input": "0x" + "00" * 49_153}, -38025),
+        ({"maxPriorityFeePerGas": hex(10**11)}, -32602),
+    ],
+)
+def test_what_validation_refuses(changed: dict[str, Any], code: int) -> None:
+    deployed = {data(TOKEN): {"code": data(runtime_code()), "balance": hex(10**18)}}
+    block = {"stateOverrides": deployed, "calls": [call(ALICE, BOB, 7) | {"gas": "0x100000"} | FEES | changed]}
+    with pytest.raises(RpcError) as refused:
+        run(block, validation=True)
+    assert refused.value.code == code
+    again = {"stateOverrides": {data(ALICE): {"nonce": "0x3"}}, "calls": [call(ALICE, BOB) | FEES | {"nonce": "0x2"}]}
+    with pytest.raises(RpcError) as refused:
+        run(again, validation=True)
+    assert refused.value.code == -38010
+
+
+SEND_ON = f"push0 push0 push0 push0 callvalue {data(NOBODY)} gas call"
+FORWARDER = assemble(SEND_ON + " stop")
+FAILING = assemble(SEND_ON + " push0 push0 revert")
+ENDING = assemble(f"{data(NOBODY)} selfdestruct")
+CONTRACT = b"\x22" * 20
+
+
+def transfers(code: bytes) -> list[tuple[str, str, int]]:
+    """Who sent what to whom when Alice sends 7 wei to a contract."""
+    blocks = [{"stateOverrides": {data(CONTRACT): {"code": data(code)}}, "calls": [call(ALICE, CONTRACT, 7)]}]
+    (block,) = run(*blocks, traceTransfers=True)
+    (plain,) = run(*blocks)
+    assert (block["logsBloom"], block["receiptsRoot"]) == (plain["logsBloom"], plain["receiptsRoot"])
+    assert block["calls"][0]["gasUsed"] == plain["calls"][0]["gasUsed"]
+    logs = block["calls"][0]["logs"]
+    assert [log["logIndex"] for log in logs] == [hex(position) for position in range(len(logs))]
+    assert {log["address"] for log in logs} <= {"0x" + "ee" * 20}
+    return [("0x" + log["topics"][1][26:], "0x" + log["topics"][2][26:], int(log["data"], 16)) for log in logs]
+
+
+def test_movements_of_ether_are_shown_where_they_are_asked_for() -> None:
+    in_, out = (data(ALICE), data(CONTRACT), 7), (data(CONTRACT), data(NOBODY), 7)
+    assert transfers(b"") == [in_]
+    assert transfers(FORWARDER) == [in_, out]
+    assert transfers(ENDING) == [in_, out]
+    assert transfers(FAILING) == []
 
 
 def test_unknown_overrides_are_refused() -> None:
