@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.hosts.deployment import Deployment, deployed
 from tests.hosts.machines import missing
 
 
@@ -20,3 +21,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def no_process_is_left_behind() -> Iterator[None]:
     """Hosts live longer than one test and may be booted in one; `test_machines` checks that all of them end."""
     yield
+
+
+@pytest.fixture(scope="session")
+def deployment() -> Iterator[Deployment]:
+    """The whole system on seven hosts, for all tests of this folder that need it; nothing of it is left."""
+    with deployed() as deployment:
+        print({what: round(took_s, 1) for what, took_s in deployment.took_s.items()})
+        yield deployment

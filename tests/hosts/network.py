@@ -36,7 +36,8 @@ class Network:
     """One switch process and the conditions it holds; a context manager, because it must be ended."""
 
     def __init__(self, seed: int = 1) -> None:
-        self._hosts: list[str] = []
+        self.hosts: list[str] = []
+        """Everybody ever plugged in, by name, the outside too."""
         self._conditions: dict[Direction, Condition] = {}
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control = ours
@@ -77,8 +78,8 @@ class Network:
         _ip("link", "set", "dev", name, "address", _hardware_address(address), pid=pid)
         _ip("address", "add", address, "dev", name, pid=pid)
         _ip("link", "set", "dev", name, "up", pid=pid)
-        if host not in self._hosts:
-            self._hosts.append(host)
+        if host not in self.hosts:
+            self.hosts.append(host)
 
     def unplug(self, host: str) -> None:
         """Take a host off the network, device and all; conditions on it stay for when it is back."""
@@ -102,7 +103,7 @@ class Network:
 
     def slow_everywhere(self, delay_s: float, loss: float = 0.0) -> None:
         """Delay and lose between every two hosts."""
-        for host in self._hosts:
+        for host in self.hosts:
             self._condition([host], None, False, delay_s=delay_s, loss=loss)
 
     def heal(self) -> None:
@@ -118,9 +119,9 @@ class Network:
         self, hosts: Collection[str], others: Collection[str] | None, both: bool, **changes: float | bool
     ) -> None:
         for name in [*hosts, *(others or ())]:
-            if name not in self._hosts:
-                raise NetworkError(f"no host {name!r} is plugged in; there are {', '.join(self._hosts)}")
-        far = others if others is not None else [name for name in self._hosts if name not in hosts]
+            if name not in self.hosts:
+                raise NetworkError(f"no host {name!r} is plugged in; there are {', '.join(self.hosts)}")
+        far = others if others is not None else [name for name in self.hosts if name not in hosts]
         directions = [(near, other) for near in hosts for other in far if near != other]
         if both:
             directions += [(other, near) for near, other in directions]

@@ -1,0 +1,30 @@
+"""Ray's head is not on the data path: the stream goes on while its host is dead or cut off, and after it is back."""
+
+import pytest
+
+from chaos.catalogue import Scene
+from chaos.expectation import Expect
+from tests.hosts.deployment import Deployment
+from tests.hosts.drilling import drilled
+from tests.hosts.host_faults import HeadCutOff, HeadKilled
+
+pytestmark = [pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(900)]
+
+CUT_OFF_S = 30.0  # longer than Ray needs to take every host for dead
+DEAD_S = 20.0
+
+
+async def test_nobody_notices_that_the_head_is_cut_off(deployment: Deployment) -> None:
+    def fault(scene: Scene) -> HeadCutOff:
+        return HeadCutOff(deployment, CUT_OFF_S)
+
+    result = await drilled(deployment, "head cut off", fault, expect=Expect.UNNOTICED)
+    assert result.verdict == "pass", result.violations
+
+
+async def test_nobody_notices_that_the_head_is_dead(deployment: Deployment) -> None:
+    def fault(scene: Scene) -> HeadKilled:
+        return HeadKilled(deployment, DEAD_S)
+
+    result = await drilled(deployment, "head killed", fault, expect=Expect.UNNOTICED)
+    assert result.verdict == "pass", result.violations

@@ -1,0 +1,84 @@
+"""What a host lets others reach is what is documented, and secrets are for their owner only."""
+
+import re
+import stat
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hosts.deployment import EDGE, HEAD, OPERATOR, RUN_DIRECTORY, SEQUENCERS, Deployment
+from tests.hosts.machine import SSH_PORT, Machine
+
+pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
+
+SECRETS = {"jwt.hex", "raft-password"}
+RAY_PORT = re.compile(r"^(\d+)(?:-(\d+))?\s+(head|every host)\s", re.MULTILINE)
+
+
+def listening(machine: Machine, kind: str = "--tcp") -> Iterator[tuple[str, int]]:
+    """The sockets of a host that others can reach, as (address, port); every address is written `*`."""
+    for line in machine.run("ss", "--no-header", "--listening", "--numeric", kind).stdout.splitlines():
+        address, _, port = line.split()[3].rpartition(":")
+        address = address.strip("[]").removeprefix("::ffff:").partition("%")[0]
+        if not address.startswith("127.") and address != "::1":
+            yield ("*" if address in ("0.0.0.0", "::", "*") else address), int(port)
+
+
+def documented_for_ray(deployment: Deployment, machine: Machine) -> set[int]:
+    """The ports `flashblocks ray ports` names for this host."""
+    table = deployment.machines[OPERATOR].run("flashblocks", "ray", "ports").stdout
+    ports: set[int] = set()
+    for first, last, where in RAY_PORT.findall(table):
+        if where == "every host" or machine.name == HEAD:
+            ports.update(range(int(first), int(last or first) + 1))
+    return ports
+
+
+@pytest.mark.parametrize("name", [HEAD, *SEQUENCERS, EDGE])
+def test_a_host_listens_where_it_is_documented_and_nowhere_else(deployment: Deployment, name: str) -> None:
+    machine = deployment.machines[name]
+    ours = {
+        (entry["address"], entry["port"])
+        for entry in deployment.endpoints["listens"]
+        if entry["address"] == machine.address
+    }
+    for_ray = documented_for_ray(deployment, machine)
+    found = set(listening(machine)) - {(machine.address, SSH_PORT)}
+    undocumented = {(address, port) for address, port in found - ours if port not in for_ray}
+    assert undocumented == set()
+    assert ours - found == set(), "documented, and nobody listens there"
+    assert list(listening(machine, "--udp")) == []
+
+
+def test_the_operators_host_listens_nowhere(deployment: Deployment) -> None:
+    machine = deployment.machines[OPERATOR]
+    assert set(listening(machine)) == {(machine.address, SSH_PORT)}
+
+
+def test_secrets_are_where_they_are_needed_and_their_owners_only(deployment: Deployment) -> None:
+    contents: dict[str, set[bytes]] = {name: set() for name in SECRETS}
+    for machine in deployment.machines:
+        root = machine.file(RUN_DIRECTORY)
+        found = [path for path in root.rglob("*") if path.name in SECRETS]
+        assert {path.name for path in found} == (SECRETS if machine.name in SEQUENCERS else set()), machine.name
+        token = machine.file("/root/.ray/auth_token")
+        for path in (*found, token):
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+            assert path.stat().st_uid == 0
+            contents.setdefault(path.name, set()).add(path.read_bytes())
+        if root.exists():
+            assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    assert {name: len(each) for name, each in contents.items()} == {"jwt.hex": 1, "raft-password": 1, "auth_token": 1}
+
+
+def test_secrets_are_not_told_on_command_lines_or_in_logs(deployment: Deployment) -> None:
+    machine = deployment.machines[SEQUENCERS[0]]
+    secrets = [path.read_text().strip() for path in machine.file(RUN_DIRECTORY).rglob("*") if path.name in SECRETS]
+    secrets.append(machine.file("/root/.ray/auth_token").read_text().strip())
+    lines = machine.run("ps", "-e", "-o", "args=").stdout
+    logs = [path for path in machine.file("/tmp").rglob("*") if path.is_file() and path.suffix in (".jsonl", ".log")]
+    assert logs
+    for secret in secrets:
+        assert len(secret) >= 32
+        assert secret not in lines
+        assert [path for path in logs if secret in path.read_text(errors="replace")] == []
