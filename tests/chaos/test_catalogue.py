@@ -10,25 +10,7 @@ from chaos.catalogue import ALL, CATALOGUE, DRILLS, Scene, chosen
 from chaos.cli import UNUSABLE_STATUS, app
 from chaos.expectation import Expect
 from chaos.faults import ACTORS
-from chaos.target import DrillError, Target
-
-
-@pytest.fixture
-def target(tmp_path):
-    """Five groups as endpoints.json tells of them; nothing runs."""
-    groups = [
-        {
-            "name": f"sequencer-{number}",
-            "actors": {
-                actor: {"pid": 100 * number + place, "rpc": f"http://127.0.0.1:{9000 + 10 * number + place}"}
-                for place, actor in enumerate(ACTORS)
-            },
-        }
-        for number in range(5)
-    ]
-    path = tmp_path / "endpoints.json"
-    path.write_text(json.dumps({"groups": groups, "data_dir": str(tmp_path), "rpc_nodes": [], "stream": []}))
-    return Target(path)
+from chaos.target import DrillError
 
 
 def scene(target, seed=1):
@@ -78,6 +60,21 @@ def test_a_small_cluster_is_refused_where_five_are_needed(target):
     target.endpoints_path.write_text(json.dumps(few))
     assert "needs 5 groups" in CATALOGUE["three-groups-dead"].missing(target)
     assert CATALOGUE["kill-group"].missing(target) is None
+
+
+@pytest.mark.parametrize("drill", DRILLS, ids=lambda drill: drill.name)
+def test_every_drill_makes_a_fault_that_can_be_given_up_before_it_began(target, drill):
+    fault = drill.fault(scene(target))
+    assert fault.kind
+    assert len(set(fault.victims)) == len(fault.victims)
+    assert fault.hold_s >= 0
+    fault.abandon()
+
+
+def test_all_leaves_the_slow_ones_and_the_cluster():
+    names = {drill.name for drill in chosen([ALL])}
+    assert "follower-behind" not in names and "kill-gcs" not in names
+    assert {"partition-leader", "three-groups-dead", "dies-before-publish", "full-disk-leader"} <= names
 
 
 def test_the_list_is_printed(capsys):

@@ -12,11 +12,13 @@ COMMAND_S_MAX = 240.0
 FLASHBLOCKS = Path(sys.executable).with_name("flashblocks")
 
 
-def flashblocks(*words: str, root: Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def flashblocks(
+    *words: str, root: Path, check: bool = True, timeout_s: float = COMMAND_S_MAX
+) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
     environment = {**os.environ, "FLASHBLOCKS_RUN_ROOT": str(root)}
     done = subprocess.run(
-        [FLASHBLOCKS, *words], env=environment, capture_output=True, text=True, timeout=COMMAND_S_MAX, check=False
+        [FLASHBLOCKS, *words], env=environment, capture_output=True, text=True, timeout=timeout_s, check=False
     )
     assert not check or done.returncode == 0, f"flashblocks {' '.join(words)}: {done.stdout}{done.stderr}"
     return done
