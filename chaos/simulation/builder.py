@@ -6,7 +6,9 @@ majority committed instead of it replaces it.
 
 from __future__ import annotations
 
-from chaos.simulation.blocks import Block, envelope_of, execute, flashblock, frame_of, header_of
+import msgspec
+
+from chaos.simulation.blocks import Block, envelope_of, execute, flashblock, frame_of, header_of, opened
 from chaos.simulation.execution import TRANSACTIONS_PER_FLASHBLOCK_MAX, ChainDisk, Client, Followed, Step
 from chaos.simulation.kernel import Process
 from chaos.simulation.network import CallRefused, Connection, Network
@@ -38,6 +40,8 @@ class Builder(Client):
 
     resumes = True
     """A mutant begins every job at index 0."""
+    lies = False
+    """What it publishes is not what it executed."""
 
     def __init__(
         self,
@@ -181,9 +185,16 @@ class Builder(Client):
         assert ready is not None, "only what was built is published"
         if not self._adopt(ready):
             return
-        self._published.append(ready[2])
+        frame = self._altered(ready[2]) if self.lies else ready[2]
+        self._published.append(frame)
         for peer in self._subscribers:
-            peer.to_client(ready[2])
+            peer.to_client(frame)
+
+    @staticmethod
+    def _altered(frame: FlashblockFrame) -> FlashblockFrame:
+        made = opened(frame.body)
+        diff = msgspec.structs.replace(made.diff, state_root=made.diff.state_root[::-1])
+        return frame_of(msgspec.structs.replace(made, diff=diff), frame.parent_hash)
 
     def _adopt(self, ready: tuple[Followed, Step, FlashblockFrame]) -> bool:
         followed, step, _ = ready

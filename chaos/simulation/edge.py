@@ -32,6 +32,7 @@ REPLAY_LISTEN_S = 1.0
 TICK_S = 0.1
 CONFIRM_S = 0.5
 READ_S = 0.25
+SEND_AGAIN_S = 1.0
 CALL_S_MAX = 0.5
 BACKFILL_TRIES_MAX = 4
 BACKLOG_BLOCKS = 16
@@ -353,6 +354,11 @@ class RpcNode:
         self.machine.check()
 
 
+def _is_open(raw: bytes, nonces: dict[int, int]) -> bool:
+    sender, nonce = sender_and_nonce(raw)
+    return nonce >= nonces.get(sender, 0)
+
+
 class Senders:
     """Clients with a nonce each; their transactions go to every pool, again until they are in a block."""
 
@@ -362,19 +368,19 @@ class Senders:
         self.network, self.process = network, process
         self._clients, self._period_s, self._record = clients, period_s, record
         self._nonces = dict.fromkeys(range(1, senders + 1), 0)
-        self._waiting: list[bytes] = []
+        self._waiting: list[tuple[float, bytes]] = []
 
     def start(self) -> None:
         """Begin to send."""
         self.process.every(self._period_s, self._send)
-        self.process.every(1.0, self._send_again)
+        self.process.every(SEND_AGAIN_S, self._send_again)
 
     def _send(self) -> None:
         sender = 1 + int(self.process.clock.draw() * len(self._nonces))
         raw = transfer(sender, self._nonces[sender])
         self._nonces[sender] += 1
         self._record(Sent(self.process.clock.now, data(transaction_hash(raw))))
-        self._waiting.append(raw)
+        self._waiting.append((self.process.clock.now, raw))
         self._to_all(raw)
 
     def _to_all(self, raw: bytes) -> None:
@@ -388,10 +394,10 @@ class Senders:
             if component is not None:
                 nonces = component.head.state.nonces
                 break
-        still = [raw for raw in self._waiting if sender_and_nonce(raw)[1] >= nonces.get(sender_and_nonce(raw)[0], 0)]
-        self._waiting = still
-        for raw in still:
-            self._to_all(raw)
+        self._waiting = [one for one in self._waiting if _is_open(one[1], nonces)]
+        for sent_at, raw in self._waiting:
+            if self.process.clock.now - sent_at > SEND_AGAIN_S:
+                self._to_all(raw)
 
     def check(self) -> None:
         """It keeps nothing that could be wrong."""

@@ -28,6 +28,8 @@ EVERYBODY = "everybody"
 CLOCK = "clock"
 BOUNCE_VOTERS = "bounce-voters"
 STAGE = "stage"
+NO_BUILDERS = "no-builders"
+LIE = "lie"
 
 BEFORE_APPEND = "before append"
 BEFORE_PUBLISH = "after commit, before publish"
@@ -53,6 +55,8 @@ KINDS: Final = {
     MAJORITY: "a majority of the groups is killed and comes back: nothing may move meanwhile",
     EVERYBODY: "all groups are killed at once and come back",
     CLOCK: "the wall clock of one group jumps by up to two seconds",
+    NO_BUILDERS: "the builders of all groups are killed: the fallback ELs go on in their place",
+    LIE: "a builder publishes flashblocks whose roots are not as executed",
     STAGE: "the leader's conductor or op-node dies at one stage of a commit",
     BOUNCE_VOTERS: "the leader is killed, two halves cannot reach each other, and members die as they have voted",
 }
@@ -75,6 +79,8 @@ WEIGHTS: Final = {
     CLOCK: 1,
     BOUNCE_VOTERS: 1,
     STAGE: 4,
+    NO_BUILDERS: 2,
+    LIE: 2,
 }
 
 LEADER: Final = "leader"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from random import Random
@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from chaos.checker import Report, Violation
-from chaos.history import Event, Fault, Restored, SealedBlock, Seen
+from chaos.history import Event, SealedBlock, Seen
 from chaos.simulation import schedule as faults
 from chaos.simulation.blocks import transaction_hash
 from chaos.simulation.boost import RollupBoost
@@ -22,9 +22,10 @@ from chaos.simulation.conductor import Conductor
 from chaos.simulation.consensus import GENESIS_HASH, Consensus, RaftDisk, Variant
 from chaos.simulation.edge import EDGE, Proxy, RpcNode, Senders, Witness
 from chaos.simulation.execution import ChainDisk, Client, FallbackEl
+from chaos.simulation.injuries import Injuries
 from chaos.simulation.judge import judge
-from chaos.simulation.kernel import Clock, Killed, Process
-from chaos.simulation.network import Network, Slot, Weather
+from chaos.simulation.kernel import Clock, Process
+from chaos.simulation.network import Network
 from chaos.simulation.op_node import OpNode
 from chaos.simulation.schedule import FaultPlan, draw_schedule
 from flashblocks.builder.schedule import Timing
@@ -37,15 +38,13 @@ from flashblocks.wire.hexadecimal import data
 GENESIS_TIME_S: Final = 1_700_000_000
 """Wall clock at the start of a run, in Unix seconds."""
 L1 = SimulatedL1(b"simulation", GENESIS_TIME_S)
+UNSETTLED: Final = "no recovery"
 STEADY_S: Final = 1.6
 """From the start to the first fault: an election, a claim, and the first flashblocks."""
 SETTLE_STEP_S: Final = 0.5
 SETTLE_S_MAX: Final = 25.0
 SETTLED_BLOCKS: Final = 2
-RESTART_S_MIN: Final = 0.05
 CHECK_PERIOD_S: Final = 0.5
-BOUNCED_VOTERS_SHARE: Final = 0.5
-BOUNCE_S_MAX: Final = 0.004
 
 
 class Shape(msgspec.Struct, frozen=True):
@@ -122,8 +121,7 @@ class Cluster:
         self.skews: dict[str, list[float]] = {group: [float(GENESIS_TIME_S)] for group in self.groups}
         self.epochs: dict[int, str] = {}
         self._parts = parts or Parts()
-        self._undone: list[Callable[[], None]] = []
-        self._bouncing = 0
+        self._injuries = Injuries(self.network, self.groups, self.skews, self.history)
         end_s = STEADY_S + self.shape.chaos_s
         self.schedule = (
             list(options.schedule)
@@ -162,7 +160,7 @@ class Cluster:
                 process: Process, disk: RaftDisk, group: str = group, skew: list[float] = skew
             ) -> Conductor:
                 raft = Consensus(network, process, group, self.groups, disk, parts.variant)
-                raft.on_voted = partial(self.on_voted, group)
+                raft.on_voted = partial(self._injuries.on_voted, group)
                 return parts.conductor(
                     network, process, group, raft, self.groups, parts.publisher(group), cadence_s, skew
                 )
@@ -203,7 +201,7 @@ class Cluster:
         for slot in network.slots.values():
             self.clock.at(0.02 * self.clock.draw(), None, slot.start)
         for number, plan in enumerate(self.schedule):
-            self.clock.at(plan.at, None, self._inflict, number, plan)
+            self.clock.at(plan.at, None, self._injuries.inflict, number, plan)
 
     # Running it
 
@@ -213,7 +211,7 @@ class Cluster:
         with _without_collector():
             end_s = max([STEADY_S + self.shape.chaos_s, *(plan.at + plan.lasts_s for plan in self.schedule)]) + 0.2
             self._run_to(end_s)
-            self._heal()
+            self._injuries.heal()
             settled = self._settle(end_s)
             self._read_chain()
             simulated_s = self.clock.now
@@ -287,212 +285,6 @@ class Cluster:
             if (conductor := self.network.slots[f"{group}/conductor"].component) is not None
         }
         return f"after {SETTLE_S_MAX:.0f} s without faults not every chain has grown: heads {heads}, conductors {raft}"
-
-    # Faults
-
-    def _leader(self) -> str:
-        leading = [
-            (conductor.raft.ledger.epoch, group)
-            for group in self.groups
-            if (conductor := self.network.slots[f"{group}/conductor"].component) is not None
-            and conductor.publisher.epoch is not None
-        ]
-        return max(leading)[1] if leading else self.groups[0]
-
-    def _slots_of(self, plan: FaultPlan, group: str) -> list[str]:
-        if plan.group in faults.EDGE_COMPONENTS:
-            return [plan.group]
-        if plan.component == faults.GROUP:
-            return [f"{group}/{component}" for component in faults.COMPONENTS]
-        return [f"{group}/{plan.component}"]
-
-    def _inflict(self, number: int, plan: FaultPlan) -> None:
-        group = self._leader() if plan.group == faults.LEADER else plan.group
-        self.history.append(Fault(self.clock.now, number, plan.kind, plan.component or plan.kind, group, 0))
-        undo = getattr(self, "_" + plan.kind.replace("-", "_"))(plan, group)
-
-        def restore() -> None:
-            if undo in self._undone:
-                return
-            self._undone.append(undo)
-            undo()
-            self.history.append(Restored(self.clock.now, number, 0))
-
-        self.clock.after(plan.lasts_s, None, restore)
-
-    def _crash(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        return self._kill([self.network.slots[name] for name in self._slots_of(plan, group)])
-
-    def _kill(self, slots: Sequence[Slot]) -> Callable[[], None]:
-        for slot in slots:
-            slot.kill()
-
-        def undo() -> None:
-            for slot in slots:
-                slot.start()
-
-        return undo
-
-    def _hang(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        slots = [self.network.slots[name] for name in self._slots_of(plan, group)]
-        for slot in slots:
-            slot.pause()
-
-        def undo() -> None:
-            for slot in slots:
-                slot.wake()
-
-        return undo
-
-    def _slow(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        processes = [self.network.slots[name].process for name in self._slots_of(plan, group)]
-        living = [process for process in processes if process is not None]
-        for process in living:
-            process.slow_s = 0.001 + 0.02 * plan.draw
-
-        def undo() -> None:
-            for process in living:
-                process.slow_s = 0.0
-
-        return undo
-
-    def _unlink(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        processes = {self.network.slots[name].process for name in self._slots_of(plan, group)}
-        for connection in list(self.network.connections):
-            if connection.client in processes or connection.server in processes:
-                connection.break_now()
-        return lambda: None
-
-    def _cut(self, ways: list[tuple[str, str]]) -> Callable[[], None]:
-        for way in ways:
-            self.network.cut_path(*way)
-
-        def undo() -> None:
-            for way in ways:
-                self.network.mend_path(*way)
-
-        return undo
-
-    def _partition(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        others = [other for other in self.groups if other != group]
-        first = int(plan.draw * len(others))
-        size = 1 + int(plan.draw * 97) % max(1, (len(self.groups) - 1) // 2)
-        inside = [group, *(others[first:] + others[:first])[: size - 1]]
-        outside = [other for other in self.groups if other not in inside]
-        if int(plan.draw * 1009) % 3 == 0:
-            outside.append(EDGE)
-        return self._cut([way for one in inside for two in outside for way in ((one, two), (two, one))])
-
-    def _deaf(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        return self._cut([(other, group) for other in self.groups if other != group])
-
-    def _mute(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        return self._cut([(group, other) for other in self.groups if other != group])
-
-    def _halves(self, plan: FaultPlan) -> list[tuple[str, str]]:
-        bridge = int(plan.draw * len(self.groups))
-        rest = self.groups[bridge + 1 :] + self.groups[:bridge]
-        left, right = rest[: len(rest) // 2], rest[len(rest) // 2 :]
-        return [way for one in left for two in right for way in ((one, two), (two, one))]
-
-    def _bridge(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        return self._cut(self._halves(plan))
-
-    def _bounce_voters(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        """The member between two halves is asked by both: whether it remembers its vote matters now."""
-        undo = self._cut(self._halves(plan))
-        self.network.slots[f"{self._leader()}/conductor"].kill()
-        self._bouncing += 1
-
-        def end() -> None:
-            self._bouncing -= 1
-            undo()
-            for each in self.groups:
-                self.network.slots[f"{each}/conductor"].start()
-
-        return end
-
-    def on_voted(self, member: str) -> None:
-        """A member has given its vote: now and then it dies in that moment."""
-        if self._bouncing and self.clock.draw() < BOUNCED_VOTERS_SHARE:
-            slot = self.network.slots[f"{member}/conductor"]
-            self.clock.after(BOUNCE_S_MAX * self.clock.draw(), None, self._bounce, slot)
-
-    def _bounce(self, slot: Slot) -> None:
-        slot.kill()
-        self.clock.after(BOUNCE_S_MAX, None, slot.start)
-
-    def _stage(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        """The next time the group comes to this stage it dies there."""
-        stage = faults.STAGES[int(plan.draw * len(faults.STAGES))]
-        component = "op-node" if stage in (faults.BEFORE_SEAL, faults.BEFORE_INSERT) else "conductor"
-        slot = self.network.slots[f"{group}/{component}"]
-        living = slot.component
-
-        def reached(now_at: str) -> None:
-            if now_at == stage and slot.component is living:
-                slot.kill()
-                raise Killed
-
-        if living is not None:
-            living.on_stage = reached
-
-        def undo() -> None:
-            if living is not None:
-                living.on_stage = lambda _: None
-            slot.start()
-
-        return undo
-
-    def _weather(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        hosts = [*self.groups, EDGE]
-        weather = Weather(0.3 * plan.draw, 0.2 * plan.draw, 0.1 * plan.draw)
-        self.network.weather = {(one, two): weather for one in hosts for two in hosts if one != two}
-        return self.network.weather.clear
-
-    def _transfer(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        slot = self.network.slots[f"{group}/conductor"]
-        if slot.process is not None and not slot.process.paused:
-            slot.process.spawn(slot.component.operator_transfers())
-        return lambda: None
-
-    def _lose_journal(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        slot = self.network.slots[f"{group}/conductor"]
-        undo = self._kill([slot])
-        amnesiacs = sum(self.network.slots[f"{each}/conductor"].disk.rejoining for each in self.groups)
-        if amnesiacs < len(self.groups) - len(self.groups) // 2 - 1:
-            slot.disk.lose()
-        return undo
-
-    def _majority(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        start = self.groups.index(group)
-        chosen = (self.groups[start:] + self.groups[:start])[: len(self.groups) // 2 + 1]
-        return self._kill([self.network.slots[f"{each}/{one}"] for each in chosen for one in faults.COMPONENTS])
-
-    def _everybody(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        return self._kill([self.network.slots[f"{each}/{one}"] for each in self.groups for one in faults.COMPONENTS])
-
-    def _clock(self, plan: FaultPlan, group: str) -> Callable[[], None]:
-        skew, jump = self.skews[group], 4.0 * plan.draw - 2.0
-        skew[0] += jump
-
-        def undo() -> None:
-            skew[0] -= jump
-
-        return undo
-
-    def _heal(self) -> None:
-        self.network.mend_all()
-        for skew in self.skews.values():
-            skew[0] = float(GENESIS_TIME_S)
-        for slot in self.network.slots.values():
-            slot.wake()
-            if slot.process is not None:
-                slot.process.slow_s = 0.0
-            slot.start()
-
-
-UNSETTLED = "no recovery"
 
 
 def simulate(seed: int, options: Options | None = None, parts: Parts | None = None) -> Run:
