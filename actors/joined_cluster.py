@@ -7,7 +7,8 @@ a group share a placement group (STRICT_PACK).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from actors.shell import ComponentActor
 PIN = 0.001  # of a resource: enough to be bound to it, so little that it never runs out
 AGENT_PREFIX = "host/"
 KEEPER_COMPONENT = "actors.keeper:Keeper"
+GONE_S_MAX = 20.0
+GONE_POLL_S = 0.1
+REMOVE_S_MAX = 10.0
 OTLP_VARIABLE = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
@@ -106,6 +110,16 @@ class JoinedCluster:
             )
         return handles
 
+    def renew(self, stale: Sequence[ComponentPlan]) -> dict[str, Any]:
+        """End the actors of *stale* and create them anew, with their settings and where they belong now."""
+        for each in stale:
+            try:
+                end_actor(ray.get_actor(each.actor_name, namespace=self._order.namespace))
+            except ValueError:
+                continue
+        wait_until_gone(self._order.options.name, [each.actor_name for each in stale])
+        return self.ensure(stale)
+
     def _ensure_group(self, each: ComponentPlan) -> PlacementGroup:
         name = f"{self._order.options.name}/{each.instance}@{each.host}"
         try:
@@ -147,6 +161,23 @@ def _pinned_to(address: str) -> dict[str, float]:
     return {NODE_PREFIX + address: PIN}
 
 
+def wait_until_gone(name: str, wanted: Collection[str]) -> None:
+    """Wait, in bounded time, until Ray knows none of the actors *wanted* any more."""
+    deadline = time.monotonic() + GONE_S_MAX
+    while time.monotonic() < deadline and set(wanted) & actors_of(name).keys():
+        time.sleep(GONE_POLL_S)
+
+
+def retire(order: JoinOrder) -> None:
+    """Let go of the hosts that the order does not name any more: their agents and placement groups."""
+    placed = order.placement.groups
+    remove_groups(order.options.name, [f"sequencer-{index}@{address}" for index, address in enumerate(placed)])
+    for name, handle in actors_of(order.options.name).items():
+        if name.startswith(AGENT_PREFIX) and name.removeprefix(AGENT_PREFIX) not in order.placement.hosts():
+            answers({name: handle.remove.remote()}, REMOVE_S_MAX)
+            end_actor(handle)
+
+
 def actors_of(name: str) -> dict[str, Any]:
     """The handles of all actors of the cluster *name*, by actor name."""
     namespace = namespace_of(name)
@@ -183,6 +214,11 @@ def answers(references: dict[str, Any], timeout_s: float) -> dict[str, Any]:
 def end_actor(handle: Any) -> None:
     """SIGKILL an actor; it is not started again."""
     ray.kill(handle, no_restart=True)
+
+
+def restart_actor(handle: Any) -> None:
+    """SIGKILL an actor's process; Ray starts it again."""
+    ray.kill(handle, no_restart=False)
 
 
 def remove_groups(name: str, except_for: Iterable[str] = ()) -> None:

@@ -27,6 +27,7 @@ from actors.listening import sockets
 from actors.plan import RAFT_PASSWORD_FILE, ComponentPlan
 from actors.ports import KEEPER_PORT
 from actors.rpc_server import RpcServer
+from actors.shell import settings_digest
 
 ENDPOINTS_PATH = "/endpoints.json"
 FIRST_ANSWER_S_MAX = 20.0  # how long a new keeper of a running cluster waits for hosts that may be gone
@@ -34,6 +35,10 @@ START_S_MAX = 240.0
 LOOK_PATIENCE_S = 2.0
 SILENT_S_MAX = 5.0  # a host that has not answered for this long is called dead
 RETRY_S = 1.0
+SEND_S_MAX = 2.0
+INFO_S_MAX = 10.0
+RENEW_S_MAX = 120.0
+LEVEL_S = 5.0  # a group that serves again has caught up well within this
 EVENTS_MAX = 2_000
 
 
@@ -64,6 +69,7 @@ class Keeper:
         self._address = joined_cluster.own_address()
         self._server = self._make_server()
         self._agents: dict[str, Any] = {}
+        self._handles: dict[str, Any] = {}
         self._reports: dict[str, HostReport] = {}  # of the hosts that answer
         self._files: dict[str, bytes] = {}
         self._chain: dict[str, Any] = {}
@@ -72,8 +78,10 @@ class Keeper:
         self._serving: set[str] = set()
         self._restarts: dict[str, int] = {}
         self._endpoints = b""
+        self._sent: dict[str, bytes] = {}  # by host
         self._changed = asyncio.Event()
         self._is_ready = False
+        self._renewed = False
 
     def _make_server(self) -> RpcServer:
         return RpcServer(
@@ -102,6 +110,8 @@ class Keeper:
             for address in self._agents:
                 tasks.create_task(self._watch(address))
             tasks.create_task(self._publish())
+            if self._order.version > 1:
+                tasks.create_task(self._renew())
 
     async def close(self) -> None:
         """Let go of the port."""
@@ -114,6 +124,7 @@ class Keeper:
             "pid": os.getpid(),
             "address": self._address,
             "order_version": self._order.version,
+            "renewed": self._renewed,
             "ready": self._is_ready,
             "hosts": {address: address in self._reports for address in self._order.placement.hosts()},
             "events": self._events,
@@ -137,7 +148,7 @@ class Keeper:
         self._files, self._chain = await asyncio.to_thread(complete_files, list(held.values()), self._order)
         self._tell("chain-prepared", **self._chain)
         await asyncio.gather(*(self._deliver(address) for address in held))
-        await asyncio.to_thread(self._ray.JoinedCluster(self._order).ensure, self._plan)
+        self._handles = await asyncio.to_thread(self._ray.JoinedCluster(self._order).ensure, self._plan)
         self._tell("actors-created", actors=len(self._plan))
 
     def _ensure_agents(self, order: JoinOrder) -> dict[str, Any]:
@@ -201,7 +212,7 @@ class Keeper:
 
     async def _watch(self, address: str) -> None:
         """Follow one host for ever: what runs there, whether it has its files, whether it answers at all."""
-        agent, known, sent, told = self._agents[address], "", b"", False
+        agent, known, told = self._agents[address], "", False
         pending: asyncio.Future[Any] | None = None
         while True:
             pending = pending or asyncio.wrap_future(agent.look.remote(known, LOOK_PATIENCE_S).future())
@@ -216,9 +227,7 @@ class Keeper:
                     await self._deliver(address)
                 self._on_report(address, report)
                 told = False
-                if sent != self._endpoints:
-                    sent = self._endpoints
-                    await _answer(agent.write_endpoints.remote(sent))
+                await self._send_endpoints(address)
             except Exception as error:
                 known = ""
                 self._on_silence(address, error, tell=not told)
@@ -250,6 +259,7 @@ class Keeper:
     def _on_silence(self, address: str, error: Exception, *, tell: bool) -> None:
         """A host does not answer: nothing of it is known to run."""
         self._reports.pop(address, None)
+        self._sent.pop(address, None)
         for each in self._plan:
             if each.host == address:
                 self._pids[each.actor_name] = 0
@@ -257,6 +267,51 @@ class Keeper:
         if tell:
             self._tell("host-silent", address=address, error=f"{type(error).__name__}: {str(error)[:200]}")
         self._changed.set()
+
+    # A host was replaced
+
+    async def _renew(self) -> None:
+        """Give every actor the settings of the newest order, one host after another, and let go of the old host.
+
+        While one group is renewed the others go on, so the majority stays – as long as the hosts that are away are
+        no more than one; a host that is away is renewed when it is back.
+        """
+        waiting = list(self._agents)
+        while waiting:
+            present = [address for address in waiting if address in self._reports]
+            if not present:
+                await asyncio.sleep(RETRY_S)
+                continue
+            await self._renew_host(present[0])
+            waiting.remove(present[0])
+            if not waiting or all(address not in self._reports for address in waiting):
+                await asyncio.to_thread(self._ray.retire, self._order)
+                self._renewed = True
+
+    async def _renew_host(self, address: str) -> None:
+        own = [each for each in self._plan if each.host == address]
+        running = await asyncio.gather(*(self._settings_of(each) for each in own))
+        stale = [each for each, digest in zip(own, running, strict=True) if digest != settings_digest(each.settings)]
+        if not stale:
+            return
+        self._tell("renewing", host=address, components=[each.actor_name for each in stale])
+        self._serving -= {each.actor_name for each in stale}
+        cluster = self._ray.JoinedCluster(self._order)
+        self._handles |= await asyncio.to_thread(cluster.renew, stale)
+        async with asyncio.timeout(RENEW_S_MAX):
+            while not all(each.actor_name in self._serving for each in own):  # noqa: ASYNC110 – events come from hosts
+                await asyncio.sleep(RETRY_S)
+        await asyncio.sleep(LEVEL_S)
+        self._tell("renewed", host=address)
+
+    async def _settings_of(self, each: ComponentPlan) -> str:
+        """The digest of the settings an actor runs with; empty when it does not run."""
+        try:
+            call = self._handles[each.actor_name].info.remote()
+            found = await asyncio.wait_for(asyncio.wrap_future(call.future()), INFO_S_MAX)
+            return str(found["settings"])
+        except Exception:
+            return ""
 
     async def _publish(self) -> None:
         """Write ``endpoints.json`` anew after every change."""
@@ -274,9 +329,19 @@ class Keeper:
                 alive=set(self._reports),
             )
             self._endpoints = orjson.dumps(found, option=orjson.OPT_INDENT_2)
+            sending = (self._send_endpoints(address) for address in list(self._reports))
+            await asyncio.gather(*sending, return_exceptions=True)  # to a host that is silent now it is sent later
             if not self._is_ready and len(self._serving) == len(self._plan):
                 self._is_ready = True
                 self._tell("ready")
+
+    async def _send_endpoints(self, address: str) -> None:
+        """Have a host write what it does not have yet; after a restart of its agent, everything."""
+        content = self._endpoints
+        if content and self._sent.get(address) != content:
+            sent = self._agents[address].write_endpoints.remote(content)
+            await asyncio.wait_for(asyncio.wrap_future(sent.future()), SEND_S_MAX)
+            self._sent[address] = content
 
     async def _answer_endpoints(self, request: web.Request) -> web.Response:
         if not self._endpoints:

@@ -8,8 +8,6 @@ Prints one JSON object: how many actors were ended, which hosts were cleaned, wh
 from __future__ import annotations
 
 import sys
-import time
-from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -19,9 +17,6 @@ from actors.join_order import KEEPER
 from actors.joined_cluster import AGENT_PREFIX
 
 STOP_S_MAX = 6.0
-REMOVE_S_MAX = 10.0
-GONE_S_MAX = 20.0
-GONE_POLL_S = 0.1
 
 
 def leave(name: str) -> dict[str, Any]:
@@ -35,23 +30,19 @@ def leave(name: str) -> dict[str, Any]:
     for handle in components.values():
         joined_cluster.end_actor(handle)
     joined_cluster.remove_groups(name)
-    _wait_until_gone(name, components)
-    cleaned = joined_cluster.answers({each: handle.remove.remote() for each, handle in agents.items()}, REMOVE_S_MAX)
+    joined_cluster.wait_until_gone(name, components)
+    cleaned = joined_cluster.answers(
+        {each: handle.remove.remote() for each, handle in agents.items()}, joined_cluster.REMOVE_S_MAX
+    )
     for handle in agents.values():
         joined_cluster.end_actor(handle)
-    _wait_until_gone(name, actors)
+    joined_cluster.wait_until_gone(name, actors)
     return {
         "actors": len(actors),
         "ended_cleanly": sum(1 for answer in ended.values() if answer),
         "cleaned": sorted(each.removeprefix(AGENT_PREFIX) for each in cleaned),
         "silent": sorted(each.removeprefix(AGENT_PREFIX) for each in agents if each not in cleaned),
     }
-
-
-def _wait_until_gone(name: str, wanted: Mapping[str, Any]) -> None:
-    deadline = time.monotonic() + GONE_S_MAX
-    while time.monotonic() < deadline and wanted.keys() & joined_cluster.actors_of(name).keys():
-        time.sleep(GONE_POLL_S)
 
 
 def main(arguments: list[str]) -> int:

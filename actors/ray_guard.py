@@ -5,7 +5,8 @@
 A raylet that was cut off from the head for too long ends itself, and so does all that runs on its host; a host that
 was switched off has nobody to start Ray when it is back.  The guard adopts Ray's processes (PR_SET_CHILD_SUBREAPER),
 so it knows how they ended.  ``ray stop`` ends a raylet politely (SIGTERM, status 0): then the guard goes too.  Every
-other end is an accident: what is left of that Ray is killed, so that no port stays taken, and Ray is started anew.
+other end is an accident: what is left of that Ray is killed, so that no port stays taken, and Ray is started anew –
+but for a head without a storage, which would not know its hosts any more and would have them end everything.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ class GuardOrder(msgspec.Struct, frozen=True, kw_only=True):
 
     command: list[str]
     environment: dict[str, str]
+    again: bool = True  # start it again when it ended unasked
 
 
 class GuardFiles:
@@ -102,6 +104,9 @@ class Guard:
         while not self._stopping:
             end_descendants()
             if self._start() and self._wait_for_end():
+                break
+            if not self._order.again:
+                _say("Ray's head has lost the cluster's directory: one without it would end the actors of every host")
                 break
             _say("Ray is not running; starting it again")
             time.sleep(AGAIN_PAUSE_S)

@@ -75,7 +75,11 @@ def _start_words(start: argparse.ArgumentParser) -> None:
 def _start(options: argparse.Namespace) -> int:
     wanted = _ray_options(options)
     try:
-        order = GuardOrder(command=command(wanted, _ray_program()), environment=environment(wanted))
+        order = GuardOrder(
+            command=command(wanted, _ray_program()),
+            environment=environment(wanted),
+            again=not wanted.head or bool(wanted.gcs_storage),
+        )
     except RayOptionsError as error:
         raise CommandError(str(error), status=2) from None
     if options.dry_run:
@@ -137,7 +141,7 @@ def _ray_options(options: argparse.Namespace) -> RayOptions:
         head_address=options.head_address,
         resources=resources,
         autoscaling_config=os.path.expanduser(options.autoscaling_config),
-        gcs_storage=options.gcs_storage,
+        gcs_storage=options.gcs_storage.replace(":~/", f":{Path.home()}/"),
         temporary=options.temp_dir,
         port_offset=options.port_offset,
     )

@@ -27,6 +27,7 @@ COMMANDS = {
     "metrics": ("cli.metrics", "every component's metrics as one, and targets for Prometheus"),
     "drill": ("chaos.cli", "break something on purpose and judge what subscribers saw"),
     "run": ("cli.run", "one component as a plain process, without Ray"),
+    "replace-host": ("cli.replace_host", "on many hosts: another host takes the place of one that is gone for good"),
     "ray": ("cli.host_ray", "on many hosts: start Ray on this one and keep it running; its token, its ports"),
     "genesis": ("cli.genesis", "print the genesis of the development chain"),
     "replay": ("cli.replay", "execute recorded blocks again and compare every hash"),

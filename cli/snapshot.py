@@ -12,6 +12,7 @@ from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 
 STATUS_S_MAX = 1.0
 HTTP_OK = 200
+OF_MANY_HOSTS = ("hosts", "keeper", "listens", "remarks", "ray_address")
 # Where each component of a group answers `flashblocks_status` (rollup-boost: its engine port wants a JWT).
 STATUS_DOOR = {"op-node": "rpc", "conductor": "rpc", "rollup-boost": "debug", "builder": "rpc", "fallback-el": "rpc"}
 
@@ -47,6 +48,7 @@ class Asker:
             "groups": groups,
             **rest,
             "data_dir": endpoints["data_dir"],
+            **{key: endpoints[key] for key in OF_MANY_HOSTS if key in endpoints},
         }
 
     async def status(self, url: str, component: str = "") -> dict[str, Any] | None:
@@ -71,7 +73,8 @@ def components(endpoints: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping
     """Every component as (instance, component, entry, url of its status), groups first, in a fixed order."""
     for group in endpoints["groups"]:
         for component, entry in group["actors"].items():
-            yield group["name"], component, entry, entry[STATUS_DOOR[component]]
+            # On many hosts rollup-boost's own doors are on its host's loopback; there it has one for looking only.
+            yield group["name"], component, entry, entry.get("metrics") or entry[STATUS_DOOR[component]]
     kinds = {"proxies": "websocket-proxy", "rpc_nodes": "rpc-node", "ingress": "ingress"}
     for key, component in kinds.items():
         for entry in endpoints[key]:

@@ -39,6 +39,9 @@ def run(options: argparse.Namespace) -> int:
         console.print(groups_table(snapshot))
         console.print()
         console.print(others_table(snapshot))
+    for host in snapshot.get("hosts", ()):
+        if not host["alive"]:
+            note(f"host {host['address']} does not answer: {', '.join(host['instances']) or 'nothing runs there'}")
     if silent:
         note(f"no answer from: {', '.join(silent)}")
     healthy = not silent and snapshot["leader"] is not None and snapshot["leader"]["active"]

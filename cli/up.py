@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +141,8 @@ async def _live(started: Started | Joined, options: argparse.Namespace, command_
         from cli.snippets import introduction
 
         say("\n" + introduction(endpoints) + "\n")
+        for line in hosts_words(endpoints):
+            say(line)
     show(f"first flashblock {first_at - command_at:.1f} s after the command")
     if options.detach:
         started.detach()
@@ -206,6 +208,16 @@ def _log_tail(directory: RunDirectory) -> str:
         return directory.supervisor_log.read_text(errors="replace")[-LOG_TAIL_BYTES:]
     except OSError:
         return ""
+
+
+def hosts_words(endpoints: Mapping[str, Any]) -> list[str]:
+    """On many hosts: what runs where, and what of it other hosts can reach."""
+    lines = []
+    for host in endpoints.get("hosts", ()):
+        reached = sorted({str(each["port"]) for each in endpoints["listens"] if each["address"] == host["address"]})
+        instances = ", ".join(host["instances"]) or "the keeper"
+        lines.append(f"{host['address']:<16} {instances}; beyond loopback: {' '.join(reached)}")
+    return lines
 
 
 async def _follow(events: AsyncIterator[Any], stream: Any) -> None:

@@ -19,6 +19,10 @@ from actors.reaper import descendants
 WAIT_S_MAX = 40.0
 
 
+def order_of(script: Path, *, again: bool = True) -> GuardOrder:
+    return GuardOrder(command=[str(script)], environment={}, again=again)
+
+
 def wait_until(condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + WAIT_S_MAX
     while not condition():
@@ -27,14 +31,14 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 class Guarded:
-    def __init__(self, tmp_path: Path) -> None:
+    def __init__(self, tmp_path: Path, *, again: bool = True) -> None:
         shutil.copy("/bin/sleep", tmp_path / "raylet")
         script = tmp_path / "ray"
         script.write_text(f"#!/bin/sh\n{tmp_path}/raylet 1000 >/dev/null 2>&1 &\necho started >> {tmp_path}/starts\n")
         script.chmod(0o700)
         self.starts = tmp_path / "starts"
         self.files = GuardFiles("10.0.0.11")
-        self.process = launch(self.files, GuardOrder(command=[str(script)], environment={}))
+        self.process = launch(self.files, order_of(script, again=again))
         wait_until(self.is_running)
 
     def is_running(self) -> bool:
@@ -83,3 +87,12 @@ def test_a_second_guard_of_the_same_host_leaves_the_first_alone(guarded: Guarded
     second: subprocess.Popen[bytes] = launch(guarded.files, order)
     assert second.wait(WAIT_S_MAX) == 1
     assert guarded.is_running()
+
+
+def test_a_head_without_a_storage_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    guarded = Guarded(tmp_path, again=False)
+    os.kill(guarded.raylet(), signal.SIGKILL)
+    assert guarded.process.wait(WAIT_S_MAX) == 0
+    assert guarded.starts.read_text().count("started") == 1
+    assert "directory" in guarded.files.log.read_text()

@@ -1,0 +1,61 @@
+"""``flashblocks replace-host``: another host takes the place of one that will not come back."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+import orjson
+
+from actors.joined_starter import NoToken, environment_for_joining
+from cli.output import CommandError, say
+from cli.running import add_name, find
+
+
+def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
+    """Add the options."""
+    add_name(parser)
+    parser.add_argument("old", metavar="OLD", help="address of the host that is gone")
+    parser.add_argument("new", metavar="NEW", help="address of the host that takes its place; Ray must run there")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Replace it and show how far it is; ends when everything has its new settings."""
+    directory = find(options.name)
+    state = directory.read_state()
+    if state is None or not state.ray_address:
+        raise CommandError(f"the cluster {directory.name!r} lives on this machine alone; it has no hosts to replace")
+    try:
+        environment = environment_for_joining()
+    except NoToken as error:
+        raise CommandError(str(error)) from None
+    words = [sys.executable, "-P", "-m", "actors.replace_host"]
+    words += [directory.name, state.ray_address, options.old, options.new]
+    failed = ""
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            event = orjson.loads(line)
+            if event["event"] == "failed":
+                failed = event["error"]
+            elif text := words_for(event):
+                say(text)
+    if failed or process.returncode:
+        raise CommandError(failed or f"the replacement was given up (status {process.returncode})")
+    say(f"{directory.name}: {options.new} has taken the place of {options.old}; put it into cluster.yaml as well")
+    return 0
+
+
+def words_for(event: dict[str, object]) -> str:
+    """One line for an event, none for those that say little here."""
+    match event["event"]:
+        case "ordered":
+            return f"order {event['version']} is with {event['hosts']} hosts"
+        case "renewing":
+            return f"{event['host']}: restarting with the new addresses"
+        case "renewed":
+            return f"{event['host']}: serves"
+        case "host-silent":
+            return f"{event['address']}: does not answer; it is renewed when it is back"
+    return ""
