@@ -13,6 +13,7 @@ from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope, PayloadAttributes
 from flashblocks.wire.flashblock import Flashblock, decode_body
 from flashblocks.wire.frames import FlashblockFrame
+from flashblocks.wire.hexadecimal import WireError
 
 HELD_FRAMES_MAX = 64
 APPLY_RETRY_S_FIRST = 0.05
@@ -173,6 +174,14 @@ class Block:
         for cursor in (self.execution, self.builder):
             cursor.next_index = min(cursor.next_index, index)
             cursor.hope()
+
+    def decode(self) -> None:
+        """Decode all bodies now, so that the payload is at hand when it is asked for."""
+        try:
+            for piece in self.pieces:
+                _ = piece.flashblock
+        except WireError:
+            pass  # what a leader had committed is no flashblock: the clients will say so
 
     def withdraw(self) -> None:
         """What was on offer is merely judged again: the answer will not come, or was a refusal."""

@@ -151,6 +151,7 @@ class Core:
             # Later updates with the same attributes change nothing: the block goes on (upstream resets it).
             block.attributes, block.mode = fact.attributes, self.mode
             block.opened_s = block.grown_s = situation.now
+            block.decode()  # of a block that another leader began
             self._early.clear()
         block.builder_asked = block.builder_asked or to_builder
         situation.out.append(Forward(fact.token, to_builder))
@@ -225,6 +226,8 @@ class Core:
             situation.count("committed_flashblock_gap", "", f"block {frame.number} index {frame.index}")
             return
         block.offers_paused = False
+        if block.attributes is not None:
+            block.decode()  # it may be asked for here; a mere follower need not
         current = blocks.of_now
         if not block.done and (current is None or current.done):
             # Restarted in the middle of a led block there was no forkchoice update here: the ledger tells what is open.

@@ -1,8 +1,11 @@
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from flashblocks.builder.pace import (
     ALLOWANCE_S_MIN,
     FIRST_LOOK_S,
+    LATE_S_TOLERATED,
     MARGIN_S,
     PAUSE_S_MIN,
     SEAL_EVERY_S,
@@ -129,6 +132,25 @@ def test_under_any_load_execution_stays_within_the_allowance_and_the_candidate_i
     assert shell.pace.executed_s <= ALLOWANCE + SLICE_S
     assert shell.sealed == shell.included == pytest.approx(ALLOWANCE / 0.0005, rel=0.05)
     assert ended < DUE
+
+
+@given(
+    arrivals=st.lists(st.floats(0, DUE), max_size=60),
+    transaction_s=st.floats(0.0001, 0.02),
+    seal_s=st.floats(0.0005, 0.03),
+    look_s=st.floats(0.00005, 0.01),
+    last=st.booleans(),
+)
+@settings(max_examples=200, deadline=None)
+def test_whatever_things_cost_there_is_a_candidate_and_it_is_late_by_no_more_than_one_step(
+    arrivals: list[float], transaction_s: float, seal_s: float, look_s: float, last: bool
+) -> None:
+    shell = Shell(pace(allowance_s=0.04 if last else ALLOWANCE, last=last), transaction_s, seal_s, look_s)
+    ended = shell.run(sorted(arrivals))
+    assert shell.pace.sealed_any
+    assert ended <= DUE + max(seal_s, look_s + transaction_s) + LATE_S_TOLERATED
+    assert shell.pace.executed_s <= (0.04 if last else ALLOWANCE) + SLICE_S + transaction_s
+    assert len(shell.log) < 400, "it never spins"
 
 
 def test_when_sealing_again_would_be_late_the_older_candidate_stands() -> None:
