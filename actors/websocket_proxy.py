@@ -23,7 +23,7 @@ from flashblocks.proxy.admission import Format
 from flashblocks.proxy.backlog import Backlog
 from flashblocks.proxy.foreign import ForeignStream, ours
 from flashblocks.proxy.limits import Limits, parse_api_keys
-from flashblocks.proxy.ordering import Announce, Arrival, Ask, Decision, Deliver, Ordering, OrderSettings
+from flashblocks.proxy.ordering import Announce, Arrival, Ask, Decision, Deliver, Ordering, OrderSettings, Restart
 from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame, Frame
 from flashblocks.wire.hexadecimal import WireError
 from tracing import names
@@ -66,6 +66,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """How long a subscriber's socket may stay full."""
     gap_wait_ms: int = 1000
     gap_ask_interval_ms: int = 200
+    restart_wait_ms: int = 5_000
+    """How long upstreams must go on behind us – their ledger was wiped – before we follow them."""
     backlog_blocks: int = 16
     backlog_bytes_max: int = 64 * 1024 * 1024
     history_wait_ms: int = 500
@@ -102,6 +104,7 @@ class WebsocketProxy:
                 gap_wait_s=settings.gap_wait_ms / 1000,
                 ask_interval_s=settings.gap_ask_interval_ms / 1000,
                 window_blocks=settings.backlog_blocks,
+                restart_wait_s=settings.restart_wait_ms / 1000,
             )
         )
         self._backlog: Backlog[Outgoing] = Backlog(
@@ -278,6 +281,9 @@ class WebsocketProxy:
                     self._subscribers.announce(AnnounceGapFrame(number, index_from, index_to))
                 case Ask(upstream=number, start=start):
                     self._ask(number, start)
+                case Restart(epoch=epoch, number=number):
+                    self._log.error("the chain of every upstream began anew", epoch=epoch, block=number)
+                    self._backlog.clear()
         if not self._ordering.gap_open:
             self._end_replays()
         self._set_timer()

@@ -29,6 +29,7 @@ GAP_GRACE_S = 0.02  # another proxy usually fills a gap within this time
 ASK_AGAIN_S = 0.15
 STALE_POLL_S = 0.5
 MAX_UNCONFIRMED_BLOCKS = 8  # how far the stream alone may lead us, no execution client agreeing
+LEDGER_RESTART_S = 5.0  # silence of the newest epoch, after which an older one is no stale leader any more
 REMEMBERED_BLOCKS = 64  # for late comparisons of streamed with sealed
 MAX_DISPUTES = 64
 
@@ -113,7 +114,7 @@ class PendingMachine:
 
     def streamed(self, now: float, arrival: Arrival) -> list[Decision]:
         """A flashblock arrived from a proxy (any proxy, any order, any number of times)."""
-        reason = self._refusal(arrival)
+        reason = self._refusal(arrival, now)
         if reason is None:
             reason = self._waiting.put(arrival)
         if reason is not None:
@@ -347,14 +348,18 @@ class PendingMachine:
 
     # Smaller rules --------------------------------------------------------------------------------------------------
 
-    def _refusal(self, arrival: Arrival) -> str | None:
+    def _refusal(self, arrival: Arrival, now: float) -> str | None:
         """Why this arrival is of no use, or None; also follows the epoch."""
         if arrival.epoch > self.epoch:
             self.epoch, self._epoch_first_number = arrival.epoch, arrival.number
         elif arrival.epoch == self.epoch:
             self._epoch_first_number = min(self._epoch_first_number, arrival.number)
         elif arrival.number >= self._epoch_first_number:
-            return STALE_EPOCH
+            age = self.stream_age_s(now)
+            if age is not None and age < LEDGER_RESTART_S:
+                return STALE_EPOCH
+            # The epochs count from the start again: somebody wiped the ledger. What we show we execute ourselves.
+            self.epoch, self._epoch_first_number = arrival.epoch, arrival.number
         executing = self._executing
         if executing is not None and (executing.digest, executing.index) == (arrival.digest, arrival.index):
             return DUPLICATE

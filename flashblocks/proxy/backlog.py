@@ -50,6 +50,11 @@ class Backlog(Generic[Item]):
         ):
             self._bytes -= self._kept.popleft()[1]
 
+    def clear(self) -> None:
+        """Forget everything: the chain began anew."""
+        self._kept.clear()
+        self._bytes = 0
+
     def add_before(self, older: list[tuple[tuple[int, int], int, Item]]) -> None:
         """Put what was before the oldest kept one in front – (place, bytes, item) each – as far as the bounds allow."""
         if not self._kept:

@@ -1,6 +1,7 @@
 """Many upstreams in, one stream out: every (block number, index) once, in order, or an announced gap.
 
-Facts go in (`arrive`, `upstream_up`, `upstream_down`, `tick`), decisions come out (`Deliver`, `Announce`, `Ask`).
+Facts go in (`arrive`, `upstream_up`, `upstream_down`, `tick`), decisions come out (`Deliver`, `Announce`, `Ask`,
+`Restart`).
 Every conductor's stream may be connected at once: a leader's death then shows as a new epoch whose first frames are
 those of the open block again, and nothing but frames never seen before is delivered.
 """
@@ -8,6 +9,8 @@ those of the open block again, and nothing but frames never seen before is deliv
 from typing import Any
 
 import msgspec
+
+from flashblocks.proxy.behind import BehindWatch
 
 Key = tuple[int, int]
 """(block number, flashblock index): a flashblock's place in the stream."""
@@ -22,6 +25,8 @@ class OrderSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long one upstream has to fill a gap before the next one is asked too."""
     window_blocks: int = 16
     """Of how many blocks before the newest one the digests are remembered."""
+    restart_wait_s: float = 5.0
+    """How long a stream of older epochs or lower blocks must go on, and ours be silent, before it is followed."""
     held_max: int = 1024
     """How many flashblocks beyond a gap are kept; when there are more the gap is announced at once."""
 
@@ -75,7 +80,14 @@ class Ask(msgspec.Struct, frozen=True):
     start: Key
 
 
-Decision = Deliver | Announce | Ask
+class Restart(msgspec.Struct, frozen=True):
+    """The upstreams' chain began anew: what was kept of the old one is of no use to anybody."""
+
+    epoch: int
+    number: int
+
+
+Decision = Deliver | Announce | Ask | Restart
 
 
 class OrderCounters(msgspec.Struct):
@@ -89,6 +101,7 @@ class OrderCounters(msgspec.Struct):
     gaps: int = 0
     gaps_filled: int = 0
     gaps_announced: int = 0
+    restarts: int = 0
 
 
 class _Gap(msgspec.Struct):
@@ -118,6 +131,7 @@ class Ordering:
         self._live: set[int] = set()
         self._resumable: dict[int, bool] = {}
         self._gap: _Gap | None = None
+        self._behind = BehindWatch(self.settings.restart_wait_s)
 
     @property
     def wanted(self) -> Key | None:
@@ -153,7 +167,10 @@ class Ordering:
         """Take one flashblock of one upstream."""
         answered = self._note_answer(arrival)
         if self._admit(arrival):
+            self._behind.clear()
             self._held[arrival.key] = arrival
+        elif self._began_anew(arrival, now):
+            return self._restart(arrival, now)
         elif not answered:
             return []
         return self._advance(now)
@@ -202,6 +219,24 @@ class Ordering:
             self.counters.late += 1
             return False
         return True
+
+    def _began_anew(self, arrival: Arrival, now: float) -> bool:
+        """Whether what was not admitted is part of a stream that takes the place of ours (see `behind`)."""
+        last = self.last
+        if last is None or arrival.replay or self._seen.get(arrival.key) == arrival.digest:
+            return False
+        lives_on = self._behind.sighted(arrival.epoch or 0, arrival.key, now)
+        return lives_on and (arrival.key > last.key or arrival.index == 0)
+
+    def _restart(self, arrival: Arrival, now: float) -> list[Decision]:
+        """Follow the stream of this arrival: with our blocks going on where it has them, else from its index 0."""
+        self._behind.clear()
+        self.counters.restarts += 1
+        self.epoch, self._held, self._gap = arrival.epoch or 0, {arrival.key: arrival}, None
+        if self.last is not None and arrival.key > self.last.key:
+            return self._advance(now)  # the ledger began anew, the chain did not; `_not_before` keeps our epoch
+        self.last, self._start, self._seen = None, None, {}
+        return [Restart(self.epoch, arrival.number), *self._advance(now)]
 
     def _fills_gap(self, arrival: Arrival) -> bool:
         # What a majority once committed stays valid: an upstream asked for the past may answer in the past's epoch.

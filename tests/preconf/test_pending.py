@@ -1,112 +1,21 @@
 """The pending state machine as a table of cases: each row a story told in facts, and the decisions it must lead to."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from hashlib import sha256
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from flashblocks.preconf.facts import (
-    Appended,
-    Arrival,
     Backfill,
     BlockRef,
     CanonicalBlock,
-    Decision,
-    Dropped,
     Execute,
     Invalidated,
     Resend,
     Seal,
 )
-from flashblocks.preconf.pending import PendingMachine
-
-
-def name(text: str) -> bytes:
-    return sha256(text.encode()).digest()
-
-
-HEAD = BlockRef(100, name("100"))
-
-
-def flashblock(
-    number: int, index: int, *, parent: bytes, payload: str = "", epoch: int = 7, body: str = "", txs: int = 1
-) -> Arrival:
-    """A flashblock of a made-up chain: its block hash and transactions follow from height, index and body."""
-    key = f"{number}.{index}{payload}{body}"
-    return Arrival(
-        epoch=epoch,
-        number=number,
-        index=index,
-        payload_id=name(f"{number}{payload}")[:8],
-        parent_hash=parent,
-        block_hash=name(key),
-        digest=name("digest" + key),
-        transactions=tuple(name(f"tx{key}{position}") for position in range(txs)),
-    )
-
-
-def block_of(count: int, number: int = 101, parent: bytes = HEAD.hash, **variant: object) -> list[Arrival]:
-    return [flashblock(number, index, parent=parent, **variant) for index in range(count)]  # type: ignore[arg-type]
-
-
-@dataclass
-class Story:
-    """Runs a machine with an executor that answers at once, and writes down what was decided."""
-
-    machine: PendingMachine = field(default_factory=lambda: PendingMachine(HEAD))
-    now: float = 1000.0
-    log: list[Decision] = field(default_factory=list)
-    invalid: set[bytes] = field(default_factory=set)
-    lost_place: set[bytes] = field(default_factory=set)
-
-    def carry_out(self, decisions: list[Decision]) -> list[Decision]:
-        seen = list(decisions)
-        queue = list(decisions)
-        while queue:
-            decision = queue.pop(0)
-            if isinstance(decision, Execute):
-                arrival = decision.arrival
-                outcome = "VALID"
-                if arrival.digest in self.invalid:
-                    outcome = "INVALID"
-                if arrival.digest in self.lost_place:
-                    self.lost_place.discard(arrival.digest)
-                    outcome = "GAP"
-                more = self.machine.executed(self.now, arrival, outcome)  # type: ignore[arg-type]
-                seen += more
-                queue += more
-            self.machine.check()
-        self.log += seen
-        return seen
-
-    def stream(self, *arrivals: Arrival) -> list[Decision]:
-        seen: list[Decision] = []
-        for arrival in arrivals:
-            seen += self.carry_out(self.machine.streamed(self.now, arrival))
-        return seen
-
-    def seal_elsewhere(self, number: int, parent: bytes, transactions: tuple[bytes, ...], text: str) -> list[Decision]:
-        block = CanonicalBlock(number, name(text), parent, transactions)
-        return self.carry_out(self.machine.canonical(self.now, block))
-
-    def wait(self, seconds: float) -> list[Decision]:
-        self.now += seconds
-        return self.carry_out(self.machine.tick(self.now))
-
-    @property
-    def appended(self) -> list[tuple[int, int]]:
-        return [(d.arrival.number, d.arrival.index) for d in self.log if isinstance(d, Appended)]
-
-    @property
-    def dropped(self) -> list[str]:
-        return [d.reason for d in self.log if isinstance(d, Dropped)]
-
-    @property
-    def invalidated(self) -> list[Invalidated]:
-        return [d for d in self.log if isinstance(d, Invalidated)]
+from flashblocks.preconf.pending import LEDGER_RESTART_S
+from tests.preconf.story import HEAD, Story, block_of, flashblock, name
 
 
 def in_order(story: Story) -> None:
@@ -240,6 +149,22 @@ def stale_epoch(story: Story) -> None:
     story.stream(*block_of(1, epoch=8), flashblock(101, 1, parent=HEAD.hash, epoch=7))
     assert story.dropped == ["stale_epoch"]
     assert story.appended == [(101, 0)]
+
+
+def epochs_from_the_start_again(story: Story) -> None:
+    """A wiped ledger counts its epochs from 1: dropped while the newest epoch lives, followed when it is silent."""
+    zero, one, two = block_of(3)
+    story.stream(zero, one)
+    anew = replace(two, epoch=1)
+    story.now += LEDGER_RESTART_S - 0.1
+    story.stream(anew)
+    assert story.dropped == ["stale_epoch"]
+    story.now += 0.2
+    story.stream(anew)
+    assert story.appended == [(101, 0), (101, 1), (101, 2)]
+    assert story.machine.epoch == 1
+    story.stream(flashblock(102, 0, parent=two.block_hash, epoch=2))
+    assert (story.machine.epoch, story.appended[-1]) == (2, (102, 0))
 
 
 def old_epoch_of_an_older_block(story: Story) -> None:
@@ -434,6 +359,7 @@ CASES: list[Callable[[Story], None]] = [
     tail_from_sealed_block,
     new_epoch_republishes,
     stale_epoch,
+    epochs_from_the_start_again,
     old_epoch_of_an_older_block,
     another_payload_of_the_same_height,
     replay_of_an_old_height,
@@ -457,59 +383,3 @@ CASES: list[Callable[[Story], None]] = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_case(case: Callable[[Story], None]) -> None:
     case(Story())
-
-
-def true_chain(blocks: int, indices: int) -> list[Arrival]:
-    chain: list[Arrival] = []
-    parent = HEAD.hash
-    for number in range(101, 101 + blocks):
-        chain += block_of(indices, number, parent)
-        parent = chain[-1].block_hash
-    return chain
-
-
-@given(
-    blocks=st.integers(1, 4),
-    indices=st.integers(1, 5),
-    disorder=st.lists(st.tuples(st.integers(0, 19), st.sampled_from(["deliver", "answer", "wait"])), max_size=60),
-)
-@settings(max_examples=300, deadline=None)
-def test_any_delivery_of_a_true_stream_is_shown_once_and_in_order(
-    blocks: int, indices: int, disorder: list[tuple[int, str]]
-) -> None:
-    """Loss, copies and any order: what is shown is each flashblock at most once, in order; and in the end all of it."""
-    chain = true_chain(blocks, indices)
-    story = Story()
-    for position, what in disorder:
-        if what == "deliver":
-            story.stream(chain[position % len(chain)])
-        elif what == "wait":
-            story.wait(0.05)
-        else:
-            asked = [decision for decision in story.log if isinstance(decision, Resend)]
-            if asked:
-                story.stream(*[a for a in chain if (a.number, a.index) >= (asked[-1].number, asked[-1].index)])
-        assert story.appended == sorted(set(story.appended))
-    story.stream(*chain)
-    assert story.appended == [(arrival.number, arrival.index) for arrival in chain]
-    assert not story.invalidated
-    assert story.machine.view(story.now).source == "flashblocks"
-
-
-@given(cut=st.integers(0, 9), sealed_first=st.booleans(), drop=st.sets(st.integers(0, 9)))
-@settings(max_examples=200, deadline=None)
-def test_the_sealed_block_is_reported_exactly_when_it_breaks_a_promise(
-    cut: int, sealed_first: bool, drop: set[int]
-) -> None:
-    """A divergence is counted if and only if the shown transactions are not a prefix of the sealed ones."""
-    story = Story()
-    flashblocks = block_of(10)
-    if not sealed_first:
-        story.stream(*flashblocks[: cut + 1])
-    sealed = sum((f.transactions for f in flashblocks if f.index not in drop), ())
-    story.seal_elsewhere(101, HEAD.hash, sealed, "sealed")
-    shown = sum((f.transactions for f in flashblocks[: cut + 1]), ()) if not sealed_first else ()
-    kept = shown == sealed[: len(shown)]
-    assert [gone.divergent for gone in story.invalidated] == ([] if kept else [True])
-    if not kept:
-        assert set(story.invalidated[0].lost) == set(shown) - set(sealed)

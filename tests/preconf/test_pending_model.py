@@ -16,7 +16,7 @@ from flashblocks.preconf.facts import (
     Seal,
 )
 from flashblocks.preconf.pending import PendingMachine
-from tests.preconf.test_pending import HEAD, flashblock, name
+from tests.preconf.story import HEAD, flashblock, name
 
 NUMBERS = st.integers(98, 106)
 FORKS = st.sampled_from(["", "b"])

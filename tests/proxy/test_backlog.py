@@ -67,3 +67,12 @@ def test_bounds_hold_for_everything_but_the_open_block(steps, blocks_max, bytes_
         closed = [key for key in kept if key[0] < number]
         assert not closed or (backlog.size_bytes <= bytes_max and closed[0][0] > number - blocks_max)
         assert backlog.owed(None).items == [key for key, _ in log if key[0] == number]
+
+
+def test_a_chain_that_began_anew_starts_an_empty_backlog():
+    backlog = Backlog(blocks_max=3, bytes_max=1000)
+    backlog.add(7, 0, 10, "old")
+    backlog.clear()
+    assert (len(backlog), backlog.size_bytes, backlog.oldest) == (0, 0, None)
+    backlog.add(1, 0, 10, "new")
+    assert backlog.owed(None).items == ["new"]
