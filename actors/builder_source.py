@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from actors import fault_points
 from actors.builder_metrics import note, note_block, note_flashblock
 from actors.execution_client import ExecutionClient
 from actors.frame_link import FrameServer, Peer
@@ -277,6 +278,7 @@ class FlashblockSource:
             self._log.error("the block is not where the job is", index=build.index)
             return None
         block = followed.working()
+        fault_points.diverge(block.state.delta_balance)
         share = budget(self._limits(block), build.share, build.shares)
         self._building = Building(
             build.payload_id,

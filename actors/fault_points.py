@@ -1,9 +1,9 @@
-"""Named places on the way of a commit where a drill may have the process killed, and its clock moved.
+"""Named places on the way of a commit where a drill may have the process killed, its clock moved, its state changed.
 
 Only a cluster that was started with FLASHBLOCKS_FAULT_POINTS=DIRECTORY in its environment has them (a drill's own
 cluster is); elsewhere each place is one comparison. A drill arms a place for one process by making the file
 ``DIRECTORY/<pid>.<place>``, which is removed when it fires, and moves a process's wall clock by writing seconds to
-``DIRECTORY/<pid>.clock``.
+``DIRECTORY/<pid>.clock``. While ``DIRECTORY/<pid>.diverges`` exists, a builder's state is not the others'.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 VARIABLE = "FLASHBLOCKS_FAULT_POINTS"
 CLOCK = "clock"
+DIVERGES = "diverges"
+DIVERGED_ACCOUNT, DIVERGED_WEI = b"\xdd" * 20, 1
 CLOCK_READ_PERIOD_S = 0.02
 
 BEFORE_APPEND = "before-append"
@@ -44,6 +47,12 @@ def reach(place: str) -> None:
         if armed.exists():
             armed.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+def diverge(mint: Callable[[bytes, int], None]) -> None:
+    """While it is armed, what is built next is built on a state in which one account has a wei too much."""
+    if _directory and (Path(_directory) / f"{os.getpid()}.{DIVERGES}").exists():
+        mint(DIVERGED_ACCOUNT, DIVERGED_WEI)
 
 
 def arm(directory: Path, pid: int, place: str) -> Path:

@@ -411,6 +411,13 @@ def _outages() -> list[Drill]:
             bound=BOUND_SLOW,
         ),
         Drill(
+            name="builder-diverges",
+            title=f"the state of the leader's builder is not the others' for {HANG_S:.0f} s: a wei too much",
+            row="builder divergence",
+            fault=lambda scene: commit_stages.Diverges(scene.target, scene.leader),
+            needs=(commit_stages.missing,),
+        ),
+        Drill(
             name="failing-transactions",
             title="transactions that write, create and then fail in every way, across a transfer",
             row="outage: a failing transaction leaves residue in the execution state",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from actors.plan import OptionsError
@@ -148,7 +150,7 @@ def _carry_out(
     found: list[tuple[str, list[Event], Result]] = []
     skipped: list[str] = []
     kept = Kept(options.report or Path(f"drill-{os.getpid()}").absolute())
-    with cluster(options.name, say) as directory:
+    with _ended_politely(), cluster(options.name, say) as directory:
         try:
             for drill in drills:
                 missing = drill.missing(Target(directory.endpoints))
@@ -170,6 +172,16 @@ def _carry_out(
             for text in skipped:
                 say(f"skipped {text}")
     return [result for _, _, result in found]
+
+
+@contextlib.contextmanager
+def _ended_politely() -> Iterator[None]:
+    """SIGTERM takes the same way out as Ctrl-C, which leaves no stopped process and no rule behind."""
+    before = signal.signal(signal.SIGTERM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one(

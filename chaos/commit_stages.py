@@ -1,14 +1,15 @@
-"""Death at a named place on the way of a commit: the process itself dies there, as by SIGKILL, when a drill arms it."""
+"""Faults inside a process, at the places it has for them: death on the way of a commit, a state that diverges."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
-from actors.fault_points import PLACES, VARIABLE, arm
+from actors.fault_points import DIVERGES, PLACES, VARIABLE, arm
 from actors.supervisor import process_end
-from chaos.faults import Fault, Victim, all_back
+from chaos.faults import HANG_S, Fault, Victim, all_back, victims
 from chaos.history import Event
 from chaos.target import DrillError, Target
 
@@ -46,12 +47,37 @@ class DiesAt(Fault):
             self._armed.unlink(missing_ok=True)
 
 
-def dies_at(target: Target, group: dict[str, object], place: str) -> DiesAt:
+class Diverges(Fault):
+    """A builder's state is not the others' for `hold_s`: what it builds must not reach anybody."""
+
+    kind = "diverges"
+
+    def __init__(self, target: Target, group: dict[str, Any], hold_s: float = HANG_S) -> None:
+        self.victims, self.hold_s = victims([group], ["builder"]), hold_s
+        self._target = target
+        self._armed: Path | None = None
+
+    async def inject(self) -> None:
+        """Begin to diverge; raises DrillError when the builder has no fault points."""
+        directory = fault_point_directory(self.victims[0].pid)
+        if directory is None:
+            raise DrillError(f"{self.victims[0].group}/builder has no fault points")
+        self._armed = arm(directory, self.victims[0].pid, DIVERGES)
+
+    async def recovered(self, run: int) -> list[Event]:
+        """Wait until the group is level."""
+        return await all_back(self._target, dict.fromkeys(self.victims, 0), run)
+
+    def abandon(self) -> None:
+        """Build on the right state again."""
+        if self._armed is not None:
+            self._armed.unlink(missing_ok=True)
+
+
+def dies_at(target: Target, group: dict[str, Any], place: str) -> DiesAt:
     """The death of the actor that passes this place, in a group of endpoints.json."""
-    actor = PLACES[place]
-    actors = group["actors"]
-    assert isinstance(actors, dict)
-    return DiesAt(target, Victim(str(group["name"]), actor, int(actors[actor]["pid"])), place)
+    (victim,) = victims([group], [PLACES[place]])
+    return DiesAt(target, victim, place)
 
 
 def fault_point_directory(pid: int) -> Path | None:

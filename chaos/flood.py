@@ -13,7 +13,8 @@ import aiohttp
 import orjson
 
 from chaos.faults import Fault, Victim
-from chaos.target import Target
+from chaos.history import Event
+from chaos.target import DrillError, Target
 from flashblocks.execution.signing import sign_transaction
 
 SENDERS = 12
@@ -52,6 +53,12 @@ class Flood(Fault):
         """Stop sending."""
         self.abandon()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def recovered(self, run: int) -> list[Event]:
+        """Nothing was hurt; raises DrillError when nobody answered, for then nothing was flooded."""
+        if not self.answered:
+            raise DrillError(f"none of {self.sent} bad requests was answered")
+        return await super().recovered(run)
 
     def abandon(self) -> None:
         """Stop sending."""

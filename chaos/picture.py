@@ -123,13 +123,15 @@ class Picture:
 
     def _hurt(self, group: str) -> list[tuple[float, float, str]]:
         """When something of a group was hurt: from the fault until it was back and level, else until it was lifted."""
+        faults: dict[int, list[Fault]] = defaultdict(list)
+        for event in self._history:
+            if isinstance(event, Fault) and event.group == group:
+                faults[event.run].append(event)
         spans = []
-        for fault in self._history:
-            if not isinstance(fault, Fault) or fault.group != group:
-                continue
-            ends = [e.at for e in self._history if isinstance(e, Restored | Lifted) and e.run == fault.run]
-            end = max(ends, default=self.whole.end)
-            spans.append((fault.at, end, f"{fault.kind} {group}/{fault.actor}"))
+        for run, hurt in faults.items():
+            ends = [event.at for event in self._history if isinstance(event, Restored | Lifted) and event.run == run]
+            text = f"{hurt[0].kind} {group}/{'+'.join(event.actor for event in hurt)}"
+            spans.append((hurt[0].at, max(ends, default=self.whole.end), text))
         return spans
 
     def _edge_lanes(self, window: Window, indices: bool = False) -> list[tuple[str, str]]:

@@ -90,9 +90,10 @@ def _drill(name: str, history: Sequence[Event], result: Result) -> str:
     parts += [_facts(result), _promises(result), _broken(result)]
     if result.runs or picture.fresh:
         parts += ["<h3>The whole drill</h3>", f'<div class="picture">{picture.overview()}</div>', _legend()]
-    if result.runs:
+    if len(result.runs) > 1:
         parts.append("<h3>Time to the next flashblock, milliseconds</h3>")
         parts.append(f'<div class="picture">{gap_bars(result.runs, limits)}</div>')
+    if result.runs:
         parts.append(_close_ups(picture, runs))
         parts.append(_runs(result.runs))
     return "".join(parts) + "</section>"

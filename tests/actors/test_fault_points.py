@@ -42,6 +42,16 @@ def test_an_armed_place_kills_and_is_disarmed(tmp_path, place):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_state_diverges_while_it_is_armed(monkeypatch, tmp_path):
+    minted = []
+    monkeypatch.setattr(fault_points, "_directory", str(tmp_path))
+    armed = tmp_path / f"{os.getpid()}.{fault_points.DIVERGES}"
+    for step in (armed.exists, armed.touch, armed.unlink):
+        step()
+        fault_points.diverge(lambda address, wei: minted.append((address, wei)))
+    assert minted == [(fault_points.DIVERGED_ACCOUNT, 1)]
+
+
 def test_the_clock_follows_its_file(tmp_path):
     ticks = iter(range(100))
     clock = ShiftedClock(tmp_path / "clock")
