@@ -21,6 +21,7 @@ RUNTIME_ENV_AGENT_PORT = 6382
 AGENT_GRPC_PORT = 6383
 AGENT_HTTP_PORT = 6384
 METRICS_PORT = 6385
+CLIENT_PORT = 6386
 AUTOSCALER_METRICS_PORT = 44217  # Ray's own, fixed
 WORKER_PORT_FIRST = 20_000
 WORKER_PORT_LAST = 20_999
@@ -83,6 +84,7 @@ def ports(offset: int = 0) -> list[RayPort]:
     workers = f"{WORKER_PORT_FIRST + offset}-{WORKER_PORT_LAST + offset}"
     return [
         one(GCS_PORT, "port", "head", "GCS: the cluster's directory, for all hosts"),
+        one(CLIENT_PORT, "ray-client-server-port", "head", "Ray Client; nobody needs it"),
         autoscaler,
         one(NODE_MANAGER_PORT, "node-manager-port", "every host", "raylet, for all hosts"),
         one(OBJECT_MANAGER_PORT, "object-manager-port", "every host", "object transfer, for all hosts"),
@@ -104,7 +106,7 @@ def command(options: RayOptions, ray: str) -> list[str]:
         "--head",
         f"--port={GCS_PORT + offset}",
         "--include-dashboard=false",
-        "--ray-client-server-port=0",  # none: it would let programs of other hosts in
+        f"--ray-client-server-port={CLIENT_PORT + offset}",  # Ray opens it in any case
         *([f"--autoscaling-config={options.autoscaling_config}"] if options.autoscaling_config else []),
         *([f"--temp-dir={options.temporary}"] if options.temporary else []),
     ]

@@ -19,7 +19,7 @@ def test_a_worker_joins_the_head_at_its_pinned_port_and_says_what_it_is_for() ->
 
 def test_the_head_offers_nothing_to_our_actors() -> None:
     words = command(options(head=True, head_address="", autoscaling_config="/root/c.yaml"), "ray")
-    assert {"--head", "--port=6379", "--num-cpus=0", "--resources={}", "--ray-client-server-port=0"} <= set(words)
+    assert {"--head", "--port=6379", "--num-cpus=0", "--resources={}"} <= set(words)
     assert "--autoscaling-config=/root/c.yaml" in words
 
 
