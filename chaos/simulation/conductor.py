@@ -13,23 +13,15 @@ import msgspec
 from actors.conductor_commit import COMMIT_S_MAX, seal_command
 from actors.conductor_rpc import LEADER_REASONS, LEADERSHIP_LOST, MISMATCHES, NOT_LEADER
 from actors.conductor_sequencer import (
-    ALREADY_RUNNING,
     ASK_S_MAX,
-    CATCH_UP_BLOCKS_PER_START_MAX,
-    NOT_RUNNING,
-    PUSH_S_MAX,
-    SETTLE_S,
-    STALE_HEAD,
-    START_S_MAX,
-    STOP_S_MAX,
 )
 from chaos.simulation.consensus import Consensus
 from chaos.simulation.kernel import Event as Flag
 from chaos.simulation.kernel import Lock, Process, Task
 from chaos.simulation.network import CallRefused, CallUnknown, Connection, Link, Network
 from chaos.simulation.schedule import AFTER_PUBLISH, BEFORE_APPEND, BEFORE_PUBLISH, DURING_SEAL
+from chaos.simulation.sequencer_handle import SequencerHandle
 from flashblocks.conductor.candidates import Candidate, Report, candidates
-from flashblocks.conductor.catch_up import Ahead, Level, envelope_of, plan
 from flashblocks.conductor.control import Action, Control, Decision
 from flashblocks.conductor.health import Health, HealthLimits, HealthMonitor, Readiness, Sickness
 from flashblocks.conductor.publishing import Publisher, frames_from, frames_to_republish, open_frames
@@ -58,7 +50,6 @@ TRANSFER_S_MAX = 0.5
 APPEND_S_MAX = 2.0
 HEALTH_INTERVAL_S = 0.25
 SILENCE_S_MAX = 1.0
-LEVEL_RETRY_S_FIRST, LEVEL_RETRY_S_MAX = 0.1, 1.0
 PEERS_INTERVAL_S, PEERS_S_MAX = 0.5, 0.4
 
 
@@ -82,17 +73,23 @@ class Conductor:
         self.health = HealthMonitor(HealthLimits(silence_s_max=SILENCE_S_MAX, min_peer_count=min(1, len(members) - 1)))
         self.watchdog = ProgressWatchdog(*cadence_s)
         self.publisher = publisher
-        self._op_node, self._boost_slot = f"{name}/op-node", f"{name}/rollup-boost"
+        self._boost_slot = f"{name}/rollup-boost"
         self._peers = [member for member in members if member != name]
         self._reports: dict[str, Report] = {}
         self._skew = clock_skew
         self._claims_without_commit = 0
         self._leadership = 0
         self._action: Task | None = None
-        self._transferring, self._pushing = Lock(process), Lock(process)
-        self._level_wanted = Flag(process)
+        self._transferring = Lock(process)
+        self.sequencer = SequencerHandle(
+            network,
+            process,
+            f"{name}/op-node",
+            lambda: raft.ledger,
+            lambda: self.control.active and self.control.leader,
+            self._on_pushed,
+        )
         self._poll_wanted = Flag(process)
-        self._op_node_up = False
         self._boost: Link | None = None
         self._subscribers: list[Connection] = []
         self._behind = True
@@ -103,14 +100,14 @@ class Conductor:
     def start(self) -> None:
         """Join the group and conduct."""
         self.raft.start()
-        self.network.watch(self.process, self._op_node, self._on_op_node)
+        self.network.watch(self.process, f"{self.name}/op-node", self._on_op_node)
         self._boost = Link(self.network, self.process, self._boost_slot, self._on_boost_frame, self._on_boost)
-        for work in (self._keep_level(), self._keep_polling_op_node(), self._keep_polling_boost()):
+        for work in (self.sequencer.keep_level(), self._keep_polling_op_node(), self._keep_polling_boost()):
             self.process.spawn(work)
         for peer in self._peers:
             self.process.spawn(self._keep_asking(peer))
         self.process.every(TICK_S, self._tick)
-        self._level_wanted.set()
+        self.sequencer.want_level()
 
     def on_raft(self, method: str, arguments: tuple[Any, ...]) -> None:
         """A message of another member."""
@@ -139,7 +136,7 @@ class Conductor:
         elif isinstance(event, Appended | Sealed) and event.node == self.name:
             self.watchdog.on_commit(self._now)
         if not isinstance(event, Claimed | Appended):
-            self._level_wanted.set()
+            self.sequencer.want_level()
         self._look()
 
     def _on_leadership(self, leading: bool, term: int) -> None:
@@ -168,11 +165,11 @@ class Conductor:
             await self.process.sleep(CLAIM_RETRY_S)
 
     def _on_op_node(self, up: bool) -> None:
-        self._op_node_up = up
+        self.sequencer.up = up
         self.health.on_op_node(self._now, up)
         if up:
             self._poll_wanted.set()
-            self._level_wanted.set()
+            self.sequencer.want_level()
         else:
             self.control.on_active(False)
         self._look()
@@ -233,12 +230,12 @@ class Conductor:
 
     async def _carry_out(self, decision: Decision) -> bool:
         if decision.action is Action.START:
-            return await self._start_sequencer()
+            return await self.sequencer.start()
         if decision.action is Action.STOP:
-            return await self._stop_sequencer()
+            return await self.sequencer.stop()
         ok = await self._transfer(decision.target)
         if decision.action is Action.STOP_AND_TRANSFER and (ok or not self.raft.is_leader):
-            self.control.on_active(not await self._stop_sequencer())
+            self.control.on_active(not await self.sequencer.stop())
         return ok
 
     async def _transfer(self, target: str | None) -> bool:
@@ -260,94 +257,26 @@ class Conductor:
         if self.raft.is_leader:
             await self._transfer(None)
 
-    # The op-node: `actors.conductor_sequencer`
+    def _on_pushed(self, block: SealedBlock) -> None:
+        self.health.on_head(self._now, block.number, self._now)
+        self._look()
+
+    # What only a question can tell
 
     async def _call(self, slot: str, method: str, *arguments: Any, timeout_s: float) -> Any:
         return await self.network.call(self.process, slot, method, *arguments, timeout_s=timeout_s)
-
-    async def _start_sequencer(self) -> bool:
-        for _ in range(2):
-            try:
-                head = self.raft.ledger.head_hash
-                await self._call(self._op_node, "start_sequencer", head, timeout_s=START_S_MAX)
-                return True
-            except CallRefused as error:
-                if ALREADY_RUNNING in error.message:
-                    return True
-                if not any(text in error.message for text in STALE_HEAD):
-                    return False
-            except CallUnknown:
-                return False
-            if not await self._bring_level():
-                return False
-        return False
-
-    async def _stop_sequencer(self) -> bool:
-        if not self._op_node_up:
-            return True
-        try:
-            await self._call(self._op_node, "stop_sequencer", timeout_s=STOP_S_MAX)
-            return True
-        except CallRefused as error:
-            return NOT_RUNNING in error.message
-        except CallUnknown:
-            return False
-
-    async def _keep_level(self) -> None:
-        retry_s = LEVEL_RETRY_S_FIRST
-        while True:
-            await self._level_wanted.wait()
-            self._level_wanted.clear()
-            if self.control.active and self.control.leader:
-                await self.process.sleep(SETTLE_S)
-            if await self._bring_level():
-                retry_s = LEVEL_RETRY_S_FIRST
-                continue
-            await self.process.sleep(retry_s)
-            retry_s = min(LEVEL_RETRY_S_MAX, 2 * retry_s)
-            self._level_wanted.set()
-
-    async def _bring_level(self) -> bool:
-        async with self._pushing:
-            pushed, stood_at = 0, b""
-            while pushed < CATCH_UP_BLOCKS_PER_START_MAX:
-                try:
-                    number, block_hash, *_ = await self._call(self._op_node, "status", timeout_s=ASK_S_MAX)
-                except (CallRefused, CallUnknown):
-                    return False
-                todo = plan(number, block_hash, self.raft.ledger)
-                if isinstance(todo, Level):
-                    return True
-                if isinstance(todo, Ahead) or block_hash == stood_at:
-                    return False  # nothing is ever inserted without a commit here, so there is nothing to adopt
-                stood_at = block_hash
-                for block in todo.blocks:
-                    assert isinstance(block, SealedBlock)
-                    if not await self._push(block):
-                        return False
-                    pushed += 1
-            return False
-
-    async def _push(self, block: SealedBlock) -> bool:
-        try:
-            await self._call(self._op_node, "post_unsafe_payload", envelope_of(block), timeout_s=PUSH_S_MAX)
-        except (CallRefused, CallUnknown):
-            return False
-        self.health.on_head(self._now, block.number, self._now)
-        self._look()
-        return True
 
     async def _keep_polling_op_node(self) -> None:
         while True:
             await self._poll_wanted.wait(HEALTH_INTERVAL_S)
             self._poll_wanted.clear()
-            if self._op_node_up:
+            if self.sequencer.up:
                 await self._poll_op_node()
 
     async def _poll_op_node(self) -> None:
         asked = self.control.actions
         try:
-            number, _, timestamp, _, peers, active = await self._call(self._op_node, "status", timeout_s=ASK_S_MAX)
+            number, _, timestamp, _, peers, active = await self.sequencer.ask()
         except (CallRefused, CallUnknown):
             return
         head_time = timestamp - self._skew[0]  # block times are of the wall clock, which may jump
@@ -356,7 +285,7 @@ class Conductor:
         if self._action is None and asked == self.control.actions:
             self.control.on_active(active)
         if number < self.raft.ledger.head_number:
-            self._level_wanted.set()
+            self.sequencer.want_level()
         self._look()
 
     async def _keep_polling_boost(self) -> None:

@@ -12,14 +12,14 @@ The interface to the conductor is that of `raft.node.RaftNode`, events and answe
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-
+from chaos.simulation.handover import hand_over
 from chaos.simulation.kernel import Future, Process
 from chaos.simulation.network import Network
+from chaos.simulation.raft_disk import AppendEntries, RaftDisk
 from flashblocks.conductor.candidates import Voter
 from raft.commands import Answer, Command, Event, Reason, Refused
 from raft.ledger import Ledger
@@ -41,32 +41,8 @@ TELL_S_MAX: Final = 0.0005
 """From the Raft thread back to the event loop."""
 COMPACTION_ENTRIES: Final = 40
 TRAILING_ENTRIES: Final = 15
-TRANSFER_POLL_S: Final = 0.01
-TRANSFER_ASK_AGAIN_S: Final = 0.1
 
 GENESIS_HASH: Final = bytes(31) + b"\x01"
-
-LogEntry = tuple[int, Command | None]
-"""(term, command); None is the entry with which a leader begins."""
-
-
-@dataclass(slots=True)
-class RaftDisk:
-    """What survives a crash. `log[0]` is the entry at `first`; all before it is in `snapshot`."""
-
-    term: int = 0
-    voted_for: str = ""
-    first: int = 1
-    log: list[LogEntry] = field(default_factory=list)
-    snapshot: tuple[int, int, bytes] | None = None
-    """(index, term, the ledger's bytes)."""
-    rejoining: bool = False
-    """The journal was lost: what was acknowledged before is unknown."""
-
-    def lose(self) -> None:
-        """The journal is damaged and put aside."""
-        self.term, self.voted_for, self.first, self.snapshot, self.rejoining = 0, "", 1, None, True
-        self.log.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +58,6 @@ class Variant:
 def slot_of(member: str) -> str:
     """Where a member runs."""
     return f"{member}/conductor"
-
-
-class AppendEntries(msgspec.Struct, frozen=True):
-    """Raft's AppendEntries; without entries a sign of life."""
-
-    term: int
-    leader: str
-    previous: int
-    previous_term: int
-    entries: tuple[LogEntry, ...]
-    commit: int
 
 
 class Consensus:
@@ -130,7 +95,7 @@ class Consensus:
         self.on_voted: Callable[[], None] = lambda: None
         if variant.forgets_vote:
             disk.voted_for, disk.term = "", disk.log[-1][0] if disk.log else 0
-        self._replayed_to = self.last_index
+        self._replayed_to = self.disk.last_index
 
     # What the conductor sees
 
@@ -157,7 +122,7 @@ class Consensus:
 
     def voters(self) -> list[Voter]:
         """Every other member, as the conductor's candidates want them."""
-        last = self.last_index
+        last = self.disk.last_index
         return [
             Voter(
                 node=other,
@@ -208,7 +173,7 @@ class Consensus:
                 answer(None)
             return
         self.disk.log.append((self.disk.term, command))
-        self._waiting[self.last_index] = (self.disk.term, answer)
+        self._waiting[self.disk.last_index] = (self.disk.term, answer)
         self._send_to_all()
         self._advance_commit()
 
@@ -225,50 +190,23 @@ class Consensus:
             return Refused(Reason.TRANSFERRING, "")
         self._transferring = True
         try:
-            return await self._transfer(target, timeout_s)
+            return await hand_over(self, self._process, target, timeout_s)
         finally:
             self._transferring = False
 
-    async def _transfer(self, target: str | None, timeout_s: float) -> Transferred | Refused | Unknown:
-        deadline, asked_at = self._clock.now + timeout_s, -1e9
-        while (leader := self.leader()) is None or leader == self.name:
-            if self._clock.now >= deadline:
-                asked = asked_at > 0 or not self.role_leader
-                return Unknown("timeout") if asked else Refused(Reason.NOT_CAUGHT_UP, "")
-            ready = self.role_leader and not self._outstanding
-            if ready and self._clock.now - asked_at > TRANSFER_ASK_AGAIN_S:
-                chosen = target or self._best_successor()
-                if chosen is not None and self._connected(chosen) and self._match.get(chosen, 0) == self.last_index:
-                    asked_at = self._clock.now
-                    self._post(chosen, "on_timeout_now", self.disk.term)
-            await self._process.sleep(TRANSFER_POLL_S)
-        return Transferred(leader, self.disk.term)
-
-    def _best_successor(self) -> str | None:
+    def asks_to_stand(self, target: str | None) -> bool:
+        """Ask the target, or the most level member, to stand for election now, if it is level; whether it was asked."""
         connected = [other for other in self._others if self._connected(other)]
-        return max(connected, key=lambda other: (self._match.get(other, 0), other)) if connected else None
+        if target is None and connected:
+            target = max(connected, key=lambda other: (self._match.get(other, 0), other))
+        idle = self.role_leader and not self._outstanding
+        if not idle or target not in connected or self._match.get(target or "", 0) != self.disk.last_index:
+            return False
+        assert target is not None
+        self._post(target, "on_timeout_now", self.disk.term)
+        return True
 
     # The log
-
-    @property
-    def last_index(self) -> int:
-        """Index of the newest entry."""
-        return self.disk.first + len(self.disk.log) - 1
-
-    @property
-    def last_term(self) -> int:
-        """Term of the newest entry."""
-        return self._term_at(self.last_index) or 0
-
-    def _term_at(self, index: int) -> int | None:
-        disk = self.disk
-        if index == 0:
-            return 0
-        if 0 <= index - disk.first < len(disk.log):
-            return disk.log[index - disk.first][0]
-        if disk.snapshot is not None and disk.snapshot[0] == index:
-            return disk.snapshot[1]
-        return None
 
     def _apply_committed(self) -> None:
         disk = self.disk
@@ -284,17 +222,7 @@ class Consensus:
             if waiting is not None:
                 waiting[1](answer if waiting[0] == term else None)
         if len(disk.log) > COMPACTION_ENTRIES:
-            self._compact()
-
-    def _compact(self) -> None:
-        keep_from = self.applied - TRAILING_ENTRIES
-        if keep_from <= self.disk.first:
-            return
-        term = self._term_at(self.applied)
-        assert term is not None
-        self.disk.snapshot = (self.applied, term, self._ledger.snapshot())
-        del self.disk.log[: keep_from - self.disk.first]
-        self.disk.first = keep_from
+            disk.compact(self.applied, TRAILING_ENTRIES, self._ledger.snapshot)
 
     # The leader
 
@@ -304,7 +232,7 @@ class Consensus:
 
     def _send(self, other: str) -> None:
         disk, following = self.disk, self._next[other]
-        previous_term = self._term_at(following - 1)
+        previous_term = self.disk.term_at(following - 1)
         if previous_term is None or following < disk.first:
             assert disk.snapshot is not None, "what is no longer in the log is in the snapshot"
             self._post(other, "on_snapshot", disk.term, self.name, disk.snapshot)
@@ -317,10 +245,10 @@ class Consensus:
         disk = self.disk
         self.role_leader, self._leader, self._candidate_votes = True, self.name, None
         disk.log.append((disk.term, None))
-        self._first_own = self.last_index
+        self._first_own = self.disk.last_index
         now = self._clock.now
         self._answered_at = dict.fromkeys(self._others, now)
-        self._next = dict.fromkeys(self._others, self.last_index)
+        self._next = dict.fromkeys(self._others, self.disk.last_index)
         self._match = dict.fromkeys(self._others, 0)
         self._tell(self._on_role, True, disk.term)
         self._beat(disk.term)
@@ -370,9 +298,9 @@ class Consensus:
             self._send(other)
 
     def _advance_commit(self) -> None:
-        matches = sorted([self.last_index, *self._match.values()], reverse=True)
+        matches = sorted([self.disk.last_index, *self._match.values()], reverse=True)
         agreed = matches[self._majority - 1]
-        if agreed > self.commit and self._term_at(agreed) == self.disk.term:
+        if agreed > self.commit and self.disk.term_at(agreed) == self.disk.term:
             self.commit = agreed
             self._apply_committed()
             self._send_to_all()  # followers learn of the commit at once
@@ -391,21 +319,17 @@ class Consensus:
             agreed, entries = self.applied, message.entries[skip:]
             if len(message.entries) < skip:
                 agreed = message.previous + len(message.entries)
-        elif self._term_at(message.previous) == message.previous_term:
+        elif self.disk.term_at(message.previous) == message.previous_term:
             agreed, entries = message.previous, message.entries
         else:
-            self._report(message.leader, 0, min(self.last_index, message.previous - 1) + 1 if message.previous else 1)
+            self._report(
+                message.leader, 0, min(self.disk.last_index, message.previous - 1) + 1 if message.previous else 1
+            )
             return
         if entries and agreed + 1 <= message.commit:
             self._replayed_to = max(self._replayed_to, min(agreed + len(entries), message.commit))
-        for entry in entries:
-            position = agreed + 1 - disk.first
-            if position < len(disk.log) and disk.log[position][0] != entry[0]:
-                assert agreed + 1 > self.commit or self._variant.forgets_vote, "a committed entry is about to be cut"
-                del disk.log[position:]
-            if position >= len(disk.log):
-                disk.log.append(entry)
-            agreed += 1
+        safe_below = 0 if self._variant.forgets_vote else self.commit
+        agreed = disk.merge(agreed, entries, safe_below)
         self._report(message.leader, agreed, 0)
         if min(message.commit, agreed) > self.commit:
             self.commit = min(message.commit, agreed)
@@ -413,7 +337,7 @@ class Consensus:
         self._consider_rejoined(message)
 
     def _consider_rejoined(self, message: AppendEntries) -> None:
-        if self.disk.rejoining and self.commit >= message.commit and self._term_at(self.commit) == message.term:
+        if self.disk.rejoining and self.commit >= message.commit and self.disk.term_at(self.commit) == message.term:
             self.disk.rejoining = False
 
     def on_snapshot(self, term: int, leader: str, snapshot: tuple[int, int, bytes]) -> None:
@@ -423,13 +347,9 @@ class Consensus:
             self._post(leader, "on_higher_term", disk.term)
             return
         self._follow(term, leader, snapshot[0])
-        index, snapshot_term, ledger = snapshot
+        index, _, ledger = snapshot
         if index > self.applied:
-            if self._term_at(index) == snapshot_term:
-                del disk.log[: index + 1 - disk.first]
-            else:
-                disk.log.clear()
-            disk.first, disk.snapshot = index + 1, snapshot
+            disk.install(snapshot)
             self.commit = self.applied = index
             self._replayed_to = max(self._replayed_to, index)
             self._tell(self.on_event, self._ledger.restore(ledger), True)
@@ -474,14 +394,16 @@ class Consensus:
         asked = self._pre_votes.begin(self._clock.now, self.name)
         self._stand_in(*PREVOTE_RETRY_S)
         for other in self._others:
-            self._post(other, "on_pre_vote", self.name, self.disk.term, self.last_term, self.last_index, asked)
+            self._post(
+                other, "on_pre_vote", self.name, self.disk.term, self.disk.last_term, self.disk.last_index, asked
+            )
 
     def on_pre_vote(self, candidate: str, term: int, last_term: int, last_index: int, round_: int) -> None:
         """Somebody asks whether it would be elected."""
         if term < self.disk.term:
             self._post(candidate, "on_higher_term", self.disk.term)
             return
-        complete = as_good_as(last_term, last_index, [(b"", self.last_index, self.last_term)])
+        complete = as_good_as(last_term, last_index, [(b"", self.disk.last_index, self.disk.last_term)])
         free = not self.disk.rejoining and not self._leader_lives()
         if complete and free and self._pre_votes.favour(candidate, self._clock.now):
             self._post(candidate, "on_pre_vote_granted", self.name, round_)
@@ -511,7 +433,7 @@ class Consensus:
             self._lead()
             return
         for other in self._others:
-            self._post(other, "on_request_vote", self.name, disk.term, self.last_term, self.last_index)
+            self._post(other, "on_request_vote", self.name, disk.term, self.disk.last_term, self.disk.last_index)
 
     def on_request_vote(self, candidate: str, term: int, last_term: int, last_index: int) -> None:
         """Somebody wants to lead."""
@@ -520,7 +442,7 @@ class Consensus:
             self._step_down(term)
         if term < disk.term or disk.rejoining:
             return
-        complete = as_good_as(last_term, last_index, [(b"", self.last_index, self.last_term)])
+        complete = as_good_as(last_term, last_index, [(b"", self.disk.last_index, self.disk.last_term)])
         if complete and disk.voted_for in ("", candidate) and not self.role_leader:
             disk.voted_for = candidate
             self._stand_in(ELECTION_S_MIN, ELECTION_S_MAX)
@@ -570,5 +492,5 @@ class Consensus:
 
     def check(self) -> None:
         """Assert what must hold."""
-        assert self.applied == self.commit <= self.last_index or self.disk.snapshot is not None
+        assert self.applied == self.commit <= self.disk.last_index or self.disk.snapshot is not None
         self._ledger.check()

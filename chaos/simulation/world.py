@@ -19,7 +19,7 @@ from chaos.simulation.blocks import transaction_hash
 from chaos.simulation.boost import RollupBoost
 from chaos.simulation.builder import Builder
 from chaos.simulation.conductor import Conductor
-from chaos.simulation.consensus import GENESIS_HASH, Consensus, RaftDisk, Variant
+from chaos.simulation.consensus import GENESIS_HASH, Consensus, Variant
 from chaos.simulation.edge import EDGE, Proxy, RpcNode, Senders, Witness
 from chaos.simulation.execution import ChainDisk, Client, FallbackEl
 from chaos.simulation.injuries import Injuries
@@ -27,6 +27,7 @@ from chaos.simulation.judge import judge
 from chaos.simulation.kernel import Clock, Process
 from chaos.simulation.network import Network
 from chaos.simulation.op_node import OpNode
+from chaos.simulation.raft_disk import RaftDisk
 from chaos.simulation.schedule import FaultPlan, draw_schedule
 from flashblocks.builder.schedule import Timing
 from flashblocks.conductor.publishing import Publisher

@@ -172,6 +172,14 @@ def test_a_deposed_leader_that_publishes_something_new_is_stale_wherever_it_is_h
     assert rules([*door, seen(1, 2, "a", epoch=2), sealed(1)]) == {STALE_EPOCH}
 
 
+def test_what_was_committed_before_the_claim_may_arrive_after_it():
+    late = [seen(1, 0, "a"), seen(1, 1, "new door", edge=False, epoch=2), seen(1, 1, "a"), seen(1, 2, "a")]
+    republished = [seen(1, index, "new door", edge=False, epoch=2) for index in range(INDICES)]
+    assert check([*late, *republished, sealed(1)]).passed
+    other = [seen(1, 2, "new door", edge=False, epoch=2, block_hash="other")]
+    assert STALE_EPOCH in rules([*late, *republished[:2], *other, sealed(1)])
+
+
 def test_a_conductor_may_repeat_itself_and_be_late_with_what_is_known():
     door = [seen(n, i, "door", edge=False) for n in (1, 1, 2) for i in range(INDICES)]
     late = seen(1, 1, "other door", edge=False, epoch=1)
