@@ -191,6 +191,12 @@ def actors_of(name: str) -> dict[str, Any]:
     return found
 
 
+def agents_of(name: str) -> dict[str, Any]:
+    """The agents of the cluster *name*, by the address of their host."""
+    actors = actors_of(name).items()
+    return {actor.removeprefix(AGENT_PREFIX): handle for actor, handle in actors if actor.startswith(AGENT_PREFIX)}
+
+
 def result(reference: Any, timeout_s: float) -> Any:
     """What a call returned; raises what it raised, and Ray's time-out."""
     return ray.get(reference, timeout=timeout_s)

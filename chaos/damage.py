@@ -5,7 +5,6 @@ The processes are stopped while their files are hurt and killed right after, so 
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from chaos.faults import Fault, Victim, all_back, send_signal
 from chaos.history import Event
+from chaos.signalling import signal_process
 from chaos.target import DrillError, Target
 
 TORN_BYTES = 37
@@ -49,7 +49,7 @@ class Damage(Fault):
     def abandon(self) -> None:
         """Wake whoever is stopped."""
         for pid in self._stopped:
-            os.kill(pid, signal.SIGCONT)
+            signal_process(pid, signal.SIGCONT)
         self._stopped.clear()
 
 

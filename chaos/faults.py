@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import signal
 import time
 from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ import msgspec
 from actors.rpc_client import RpcRefused, RpcUnknown
 from chaos.history import Event, Restored
 from chaos.history import Fault as FaultEvent
+from chaos.signalling import signal_process
 from chaos.target import DrillError, Target
 
 ACTORS = ("conductor", "op-node", "rollup-boost", "builder", "fallback-el")
@@ -106,7 +106,7 @@ class Signals(Fault):
         """SIGCONT whatever is stopped."""
         while self._stopped:
             with contextlib.suppress(ProcessLookupError):  # it was ended and started anew meanwhile
-                os.kill(self._stopped.pop(), signal.SIGCONT)
+                signal_process(self._stopped.pop(), signal.SIGCONT)
 
 
 class KeptDead(Fault):
@@ -145,7 +145,7 @@ class KeptDead(Fault):
             for victim, pid in self._held.items():
                 if pid != victim.pid:
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+                        signal_process(pid, signal.SIGKILL)
 
     async def _hold(self) -> None:
         while True:
@@ -154,7 +154,7 @@ class KeptDead(Fault):
                 pid = int(groups[victim.group]["actors"][victim.actor]["pid"] or 0)
                 if pid not in (0, held):
                     with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGSTOP)
+                        signal_process(pid, signal.SIGSTOP)
                     self._held[victim] = pid
             await asyncio.sleep(HOLD_POLL_S)
 
@@ -221,6 +221,6 @@ async def all_back(target: Target, old_pids: dict[Victim, int], run: int) -> lis
 def send_signal(pid: int, number: signal.Signals) -> None:
     """Signal a process; raises DrillError when it is not there."""
     try:
-        os.kill(pid, number)
+        signal_process(pid, number)
     except ProcessLookupError:
         raise DrillError(f"process {pid} is not there: endpoints.json is stale; try again in a second") from None

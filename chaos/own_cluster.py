@@ -14,6 +14,7 @@ from actors.plan import ClusterOptions
 from actors.run_directory import RunDirectory, all_runs
 from actors.starter import start
 from chaos.disk import disks_of_their_own
+from chaos.signalling import reaching
 from chaos.target import DrillError
 
 OWN_NAME = "drill"
@@ -28,9 +29,11 @@ def cluster(name: str | None, say: Callable[[str], None]) -> Iterator[RunDirecto
     if name is not None and name not in names:
         raise DrillError(f"no cluster named {name!r} is running; start one: flashblocks up --name {name}")
     if name is not None:
-        yield running[names.index(name)]
+        with reaching(running[names.index(name)]) as directory:
+            yield directory
     elif len(running) == 1:
-        yield running[0]
+        with reaching(running[0]) as directory:
+            yield directory
     elif running:
         raise DrillError(f"several clusters are running; say which with --name: {', '.join(names)}")
     else:
