@@ -134,7 +134,9 @@ BN_G2 = bytes.fromhex(
     "090689d0585ff075ec9e99ad690c3395bc4b313370b38ef355acdadcd122975b12c85ea5db8c6deb4aab71808dcb408fe3d1e7690c43d37b4ce6cc0166fa7daa"
 )
 BLAKE2_INPUT = (200_000).to_bytes(4, "big") + bytes(208) + b"\1"
-MODEXP_INPUT = b"".join(n.to_bytes(32, "big") for n in (128, 32, 128)) + b"\xff" * 288
+MODEXP_INPUT = b"".join(n.to_bytes(32, "big") for n in (128, 32, 128)) + b"\xfe" * 160 + b"\xff" * 128
+# A long exponent over a modulus of one word: the price counts words, and forgets what the smallest of them cost.
+MODEXP_ONE_WORD = b"".join(n.to_bytes(32, "big") for n in (8, 16_000, 8)) + b"\xfe" * 8 + b"\xff" * 16_008
 
 
 def _bls_inputs() -> tuple[bytes, bytes]:
@@ -179,6 +181,18 @@ def _hostile() -> dict[str, bytes]:
         "cold accounts": loop("1 add dup1 balance pop", "1000"),
         "logs": loop("1 2 3 4 32 push0 log4"),
         "exponentiation": loop("0x" + "ff" * 32 + " 3 exp pop"),
+        "calls with 500 kB of input": loop(
+            f"push0 push0 500000 push0 push0 0x{TOKEN.hex()} 2500 call pop", "1 500000 mstore"
+        ),
+        "calls to nobody with 500 kB of input": loop(
+            "push0 push0 500000 push0 push0 0x99 gas call pop", "1 500000 mstore"
+        ),
+        "bn254 additions with 500 kB of input": loop("64 1000 500000 push0 6 400 staticcall pop", "1 500000 mstore"),
+        "bls additions with 500 kB of input": loop("64 1000 500000 push0 11 400 staticcall pop", "1 500000 mstore"),
+        "keccaks of 2 MB in a row": assemble("1 2000000 mstore" + " 2000000 push0 keccak256 pop" * 60 + " push0 jump"),
+        "one long blake2f": assemble(
+            "13500000 224 shl push0 mstore 1 212 mstore8 64 224 213 push0 9 gas staticcall pop push0 jump"
+        ),
         "compile bomb": compile_bomb(),
         "large initcodes of jump destinations": large_initcode(b"\x5b"),
         "large initcodes of pushes": large_initcode(b"\x60\x00"),
@@ -186,6 +200,7 @@ def _hostile() -> dict[str, bytes]:
         "ecrecover": call_precompile(1, 128, words(b"\x14" * 32 + bytes(31) + b"\x1b" + b"\x15" * 64)),
         "sha256 of 1 kB": call_precompile(2, 1024),
         "ripemd160 of 1 kB": call_precompile(3, 1024),
+        "modexp of one word": call_precompile(5, len(MODEXP_ONE_WORD), words(MODEXP_ONE_WORD), 8),
         "modexp": call_precompile(5, len(MODEXP_INPUT), words(MODEXP_INPUT), 128),
         "bn254 addition": call_precompile(6, 128, words(BN_G1 + BN_G1), 64),
         "bn254 multiplication": call_precompile(7, 96, words(BN_G1 + b"\xfe" * 32), 64),

@@ -32,7 +32,7 @@ from flashblocks.execution.block_state import BlockState
 from flashblocks.execution.chain_spec import ALL_RULES, Rules
 from flashblocks.execution.code import NO_CODE, Code
 from flashblocks.execution.compiler import program
-from flashblocks.execution.compiler.runtime import grow
+from flashblocks.execution.compiler.runtime import COPIED_INPUT_BYTES, grow, input_of
 from flashblocks.execution.errors import OutOfTime
 from flashblocks.execution.keccak import keccak256
 
@@ -62,7 +62,7 @@ eth_hash.auto.keccak.hasher = keccak256
 
 
 class Message:
-    """One call or creation: py-evm's Message without its checks. `code` is a `Code`, `data` is bytes."""
+    """One call or creation: py-evm's Message without its checks. `code` is a `Code`; `data` is bytes or lent memory."""
 
     __slots__ = (
         "code",
@@ -86,7 +86,7 @@ class Message:
         to: bytes,
         sender: bytes,
         value: int,
-        data: bytes,
+        data: Any,
         code: Code,
         *,
         depth: int = 0,
@@ -113,7 +113,7 @@ class Message:
     @property
     def data_as_bytes(self) -> bytes:
         """py-evm's name for the input as bytes."""
-        return self.data
+        return bytes(self.data)
 
 
 class TransactionContext:
@@ -285,6 +285,8 @@ class Frame(PragueComputation):  # type: ignore[misc]
             if precompile is not None:
                 if not message.is_delegation:  # EIP-7702: a delegation to a precompile runs nothing
                     frame.check_deadline()
+                    if state.deadline is not None:
+                        frame.consume_gas = frame.consume_gas_in_time
                     precompile(frame)
             elif message.code is not NO_CODE:
                 frame.check_deadline()
@@ -328,6 +330,15 @@ class Frame(PragueComputation):  # type: ignore[misc]
         if state.deadline is not None and state.clock is not None and state.clock() >= state.deadline:
             raise OutOfTime("execution deadline passed")
 
+    def consume_gas_in_time(self, amount: int, reason: str = "") -> None:
+        """What a precompile charges before it works: only where the work will be done before the caller's deadline."""
+        self._gas_meter.consume_gas(amount, reason)
+        state = self.state
+        if amount > precompiles.LONG_CALL_GAS and state.deadline is not None and state.clock is not None:
+            speed = precompiles.speeds().get(self.msg.code_address, precompiles.GAS_PER_S_OF_OTHERS)
+            if state.clock() + amount / speed >= state.deadline:
+                raise OutOfTime("no time for a long precompile call")
+
     def run(self) -> None:
         """Run the code: compiled where the budget allows, with py-evm's opcodes elsewhere."""
         program.run(self, call)
@@ -356,7 +367,6 @@ def call(
         gas = grow(gas, memory, input_at + input_size)
     if output_size and output_at + output_size > len(memory):
         gas = grow(gas, memory, output_at + output_size)
-    data = bytes(memory[input_at : input_at + input_size]) if input_size else b""
 
     address = (target & ((1 << 160) - 1)).to_bytes(20, "big")
     gas = charge_account_access(gas, state, address)
@@ -390,6 +400,7 @@ def call(
             state.touch_account(address)
         frame.return_data = b""
         return 1, gas + given
+    data = input_of(memory, input_at, input_size)
     child_message = Message(
         given,
         address if kind in (CALL, STATICCALL) else own,
@@ -404,6 +415,8 @@ def call(
         is_delegation=delegate is not None,
     )
     child = frame.apply_message(state, child_message, frame.transaction_context, frame)
+    if input_size > COPIED_INPUT_BYTES:
+        data.release()
     frame.merge(child)
     frame.return_data = output = child._output
     if output_size and output:

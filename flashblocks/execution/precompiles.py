@@ -22,6 +22,7 @@ from eth.precompiles.bls12_381.constants import (
 from eth.vm.forks.cancun.computation import CANCUN_PRECOMPILES
 from eth.vm.forks.prague.computation import PRAGUE_PRECOMPILES
 
+from flashblocks.execution.big_power import openssl
 from flashblocks.execution.chain_spec import Rules
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.modexp import modexp, modexp_gas
@@ -35,6 +36,7 @@ ECRECOVER = 0x01
 RIPEMD160 = 0x03
 MODEXP = 0x05
 BN254_ADD, BN254_MULTIPLY, BN254_PAIRING = 0x06, 0x07, 0x08
+BLAKE2F = 0x09
 BLS_G1_ADD, BLS_G1_MSM, BLS_G2_ADD, BLS_G2_MSM, BLS_PAIRING, BLS_MAP_G1, BLS_MAP_G2 = range(0x0B, 0x12)
 POINT_EVALUATION = 0x0A
 P256_VERIFY = 0x100
@@ -52,11 +54,20 @@ POINT_EVALUATION_GAS = 50_000  # EIP-4844
 POINT_EVALUATION_BYTES = 192
 FIELD_ELEMENTS_PER_BLOB = 4_096
 P256_GAS = 3_450  # RIP-7212, Fjord
+P256_BYTES = 160
+BLAKE2F_BYTES = 213
 
 # Input limits in bytes; a longer input fails and takes all gas (specs: granite, isthmus and jovian exec-engine.md).
 GRANITE_LIMITS_BYTES = {BN254_PAIRING: 112_687}
 ISTHMUS_LIMITS_BYTES = {BLS_G1_MSM: 513_760, BLS_G2_MSM: 488_448, BLS_PAIRING: 235_008}
 JOVIAN_LIMITS_BYTES = {BN254_PAIRING: 81_984, BLS_G1_MSM: 288_960, BLS_G2_MSM: 278_784, BLS_PAIRING: 156_672}
+
+# Nothing can stop a precompile that runs. A call of more gas than this is begun only when there is time for it, at a
+# speed that is a third below what was measured for the slowest input found.
+LONG_CALL_GAS = 200_000
+GAS_PER_S = {MODEXP: 15e6, BLAKE2F: 50e6, BN254_PAIRING: 70e6, BLS_G1_MSM: 60e6, BLS_G2_MSM: 50e6, BLS_PAIRING: 50e6}
+GAS_PER_S_OF_OTHERS = 100e6  # hashes and copies, at most what memory allows
+MODEXP_GAS_PER_S_WITHOUT_OPENSSL = 1.5e6
 
 TRUE_WORD = bytes(31) + b"\1"
 FALSE_WORD = bytes(32)
@@ -74,6 +85,7 @@ def table(rules: Rules, native: bool = True) -> dict[bytes, Precompile]:
         found[address(P256_VERIFY)] = run_p256
     found[address(MODEXP)] = run_modexp
     found[address(RIPEMD160)] = run_ripemd160
+    found[address(BLAKE2F)] = run_blake2f
     if native:
         found.update({address(number): function for number, function in _native(rules).items()})
     limits = dict(GRANITE_LIMITS_BYTES) if rules.granite else {}
@@ -86,8 +98,17 @@ def table(rules: Rules, native: bool = True) -> dict[bytes, Precompile]:
     return found
 
 
+@cache
+def speeds() -> dict[bytes, float]:
+    """Gas per second by address, for precompiles that one call can keep busy for long."""
+    found = {address(number): gas_per_s for number, gas_per_s in GAS_PER_S.items()}
+    if openssl() is None:
+        found[address(MODEXP)] = MODEXP_GAS_PER_S_WITHOUT_OPENSSL
+    return found
+
+
 def _native(rules: Rules) -> dict[int, Precompile]:
-    """What the installed wheels can do faster; else py-evm's own stays (blake2f finds its wheel itself)."""
+    """What the installed wheels can do faster; else py-evm's own stays."""
     found: dict[int, Precompile] = {ECRECOVER: run_ecrecover, **_bn254()}
     try:
         from flashblocks.execution import bls12_381
@@ -142,7 +163,7 @@ def _bn254() -> dict[int, Precompile]:
             pure[BN254_ADD](computation)
             return
         computation.consume_gas(BN254_ADD_GAS, "ecAdd")
-        computation._output = checked(curve.add, computation.msg.data[:128].ljust(128, b"\0"))
+        computation._output = checked(curve.add, first_bytes(computation, 128))
 
     def multiply(computation: Any) -> None:
         curve = bn254_library()
@@ -150,7 +171,7 @@ def _bn254() -> dict[int, Precompile]:
             pure[BN254_MULTIPLY](computation)
             return
         computation.consume_gas(BN254_MULTIPLY_GAS, "ecMul")
-        computation._output = checked(curve.multiply, computation.msg.data[:96].ljust(96, b"\0"))
+        computation._output = checked(curve.multiply, first_bytes(computation, 96))
 
     def pairing(computation: Any) -> None:
         curve = bn254_library()
@@ -162,7 +183,7 @@ def _bn254() -> dict[int, Precompile]:
         computation.consume_gas(BN254_PAIRING_GAS + BN254_PAIRING_PAIR_GAS * pairs, "ecPairing")
         if rest:
             raise VMError("ecPairing: input is not whole pairs")
-        computation._output = TRUE_WORD if checked(curve.pairing_is_one, data) else FALSE_WORD
+        computation._output = TRUE_WORD if checked(curve.pairing_is_one, bytes(data)) else FALSE_WORD
 
     return {BN254_ADD: add, BN254_MULTIPLY: multiply, BN254_PAIRING: pairing}
 
@@ -173,7 +194,7 @@ def _bls12(curve: Any) -> dict[int, Precompile]:
             if len(computation.msg.data) != size:
                 raise VMError(f"input must be {size} bytes")
             computation.consume_gas(gas, "BLS12-381")
-            computation._output = checked(run, computation.msg.data)
+            computation._output = checked(run, computation.msg.data_as_bytes)
 
         return precompile
 
@@ -184,7 +205,7 @@ def _bls12(curve: Any) -> dict[int, Precompile]:
                 raise VMError("input is not whole pairs")
             discount = discounts[pairs - 1] if pairs <= len(discounts) else most
             computation.consume_gas(pairs * gas * discount // MSM_MULTIPLIER, "BLS12-381 MSM")
-            computation._output = checked(run, computation.msg.data)
+            computation._output = checked(run, computation.msg.data_as_bytes)
 
         return precompile
 
@@ -193,7 +214,7 @@ def _bls12(curve: Any) -> dict[int, Precompile]:
         if rest or not pairs:
             raise VMError("input is not whole pairs")
         computation.consume_gas(BLS_PAIRING_GAS + BLS_PAIRING_PAIR_GAS * pairs, "BLS12-381 pairing")
-        computation._output = TRUE_WORD if checked(curve.pairing_is_one, computation.msg.data) else FALSE_WORD
+        computation._output = TRUE_WORD if checked(curve.pairing_is_one, computation.msg.data_as_bytes) else FALSE_WORD
 
     return {
         BLS_G1_ADD: fixed(curve.g1_add, 2 * curve.G1_BYTES, BLS12_G1_ADD_GAS),
@@ -214,6 +235,18 @@ def checked(run: Callable[[bytes], Any], data: bytes) -> Any:
         raise VMError(str(error)) from error
 
 
+def first_bytes(computation: Any, size: int) -> bytes:
+    """The beginning of the input, zeros where it ends before."""
+    return bytes(computation.msg.data[:size]).ljust(size, b"\0")
+
+
+def run_blake2f(computation: Any) -> Any:
+    """BLAKE2F (EIP-152): py-evm's, which finds its wheel itself, but copies the input before it looks at its size."""
+    if len(computation.msg.data) != BLAKE2F_BYTES:
+        raise VMError("blake2f: input must be 213 bytes")
+    return CANCUN_PRECOMPILES[address(BLAKE2F)](computation)
+
+
 def limited(run: Precompile, limit_bytes: int) -> Precompile:
     """The same precompile, failing for an input above `limit_bytes`."""
 
@@ -228,7 +261,7 @@ def limited(run: Precompile, limit_bytes: int) -> Precompile:
 def run_ecrecover(computation: Any) -> None:
     """ECRECOVER: the signer's address as a word, nothing where the signature is none."""
     computation.consume_gas(ECRECOVER_GAS, "ecRecover")
-    data = computation.msg.data[:128].ljust(128, b"\0")
+    data = first_bytes(computation, 128)
     v, r, s = (int.from_bytes(data[at : at + 32], "big") for at in (32, 64, 96))
     if v not in (27, 28) or not 0 < r < CURVE_ORDER or not 0 < s < CURVE_ORDER:
         return
@@ -241,7 +274,7 @@ def run_ecrecover(computation: Any) -> None:
 
 def run_modexp(computation: Any) -> None:
     """MODEXP (EIP-198, 2565)."""
-    data = computation.msg.data_as_bytes
+    data = computation.msg.data
     computation.consume_gas(modexp_gas(data), "modexp")
     computation._output = modexp(data)
 
@@ -258,13 +291,13 @@ def _ripemd160(data: bytes) -> bytes:
 
 def run_ripemd160(computation: Any) -> None:
     """RIPEMD160, as a word."""
-    data = computation.msg.data_as_bytes
-    computation.consume_gas(RIPEMD160_GAS + RIPEMD160_WORD_GAS * ((len(data) + 31) // 32), "ripemd160")
-    computation._output = bytes(12) + _ripemd160(data)
+    words = (len(computation.msg.data) + 31) // 32
+    computation.consume_gas(RIPEMD160_GAS + RIPEMD160_WORD_GAS * words, "ripemd160")
+    computation._output = bytes(12) + _ripemd160(computation.msg.data_as_bytes)
 
 
 def run_p256(computation: Any) -> Any:
     """P256VERIFY (RIP-7212): a word of 1 for a valid signature, nothing for any other input."""
     computation.consume_gas(P256_GAS, "P256VERIFY")
-    if p256_verify(computation.msg.data_as_bytes):
+    if len(computation.msg.data) == P256_BYTES and p256_verify(computation.msg.data_as_bytes):
         computation._output = TRUE_WORD

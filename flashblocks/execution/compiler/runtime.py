@@ -28,6 +28,10 @@ GAS_SSTORE_RESET = 2_900
 GAS_SSTORE_SENTRY = 2_300  # EIP-2200
 REFUND_CLEAR = 4_800  # EIP-3529
 MEMORY_LIMIT_WORDS = 1 << 26
+COPIED_INPUT_BYTES = 4_096
+LONG_KECCAK_BYTES = 100_000  # 0.2 ms, and a trace may hold dozens of them
+
+Bytes = bytes | memoryview
 
 
 def grow(gas: int, memory: bytearray, end: int) -> int:
@@ -78,9 +82,11 @@ def sar(shift: int, value: int) -> int:
     return WORD_MAX if shift >= 256 else ((value - WORD_END) >> shift) & WORD_MAX
 
 
-def keccak(gas: int, memory: bytearray, at: int, size: int) -> tuple[int, int]:
+def keccak(frame: Any, gas: int, memory: bytearray, at: int, size: int) -> tuple[int, int]:
     """KECCAK256: (hash, gas left)."""
     if size:
+        if size > LONG_KECCAK_BYTES:
+            frame.check_deadline()
         if at + size > len(memory):
             gas = grow(gas, memory, at + size)
         gas -= GAS_KECCAK_WORD * ((size + 31) >> 5)
@@ -89,7 +95,7 @@ def keccak(gas: int, memory: bytearray, at: int, size: int) -> tuple[int, int]:
     return int.from_bytes(keccak256(bytes(memory[at : at + size])), "big"), gas
 
 
-def copy_in(gas: int, memory: bytearray, to: int, source_at: int, size: int, source: bytes) -> int:
+def copy_in(gas: int, memory: bytearray, to: int, source_at: int, size: int, source: Bytes) -> int:
     """CALLDATACOPY and CODECOPY: what lies beyond the source is zeros."""
     if size:
         if to + size > len(memory):
@@ -97,7 +103,8 @@ def copy_in(gas: int, memory: bytearray, to: int, source_at: int, size: int, sou
         gas -= GAS_COPY_WORD * ((size + 31) >> 5)
         if gas < 0:
             raise OutOfGas("copy")
-        memory[to : to + size] = source[source_at : source_at + size].ljust(size, b"\0")
+        piece = source[source_at : source_at + size]
+        memory[to : to + size] = piece if len(piece) == size else bytes(piece).ljust(size, b"\0")
     return gas
 
 
@@ -265,9 +272,19 @@ def code_hash(state: BlockState, gas: int, target: int) -> tuple[int, int]:
     return int.from_bytes(state.code_of(address).hash, "big"), gas
 
 
-def word_at(data: bytes, at: int) -> int:
+def input_of(memory: bytearray, at: int, size: int) -> Any:
+    """The input of a call. A long one is lent and not copied, as nobody pays gas for it: to be released afterwards."""
+    if size > COPIED_INPUT_BYTES:
+        return memoryview(memory)[at : at + size]  # the caller's memory cannot change while the call runs
+    return bytes(memory[at : at + size]) if size else b""
+
+
+def word_at(data: Bytes, at: int) -> int:
     """CALLDATALOAD: 32 bytes, zeros beyond the end."""
-    return int.from_bytes(data[at : at + 32].ljust(32, b"\0"), "big")
+    piece = data[at : at + 32]
+    if len(piece) == 32:
+        return int.from_bytes(piece, "big")
+    return int.from_bytes(bytes(piece).ljust(32, b"\0"), "big")
 
 
 def to_int(value: int | bytes) -> int:

@@ -338,7 +338,7 @@ def _exp(t: TraceBuilder) -> None:
 
 def _keccak(t: TraceBuilder) -> None:
     at, size = t.take(), t.take()
-    t.lookup(f"keccak(gas, memory, {at}, {size})")
+    t.lookup(f"keccak(frame, gas, memory, {at}, {size})")
 
 
 def _calldataload(t: TraceBuilder) -> None:

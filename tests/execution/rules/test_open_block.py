@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flashblocks.execution import InvalidTransaction, OpenBlock, decode_transaction, execute_block
+from flashblocks.execution import InvalidTransaction, OpenBlock, OutOfTime, decode_transaction, execute_block
 from flashblocks.execution.assembler import assemble
 from flashblocks.execution.fees import (
     BASE_FEE_VAULT,
@@ -263,3 +263,17 @@ def test_a_deadline_stops_a_running_transaction_and_leaves_the_block(chain: Any)
         block.append(endless, deadline=50.0, clock=lambda: float(next(ticks)))
     assert block.seal().header == header
     assert block.append(endless).status == 0
+
+
+@pytest.mark.parametrize(("rounds", "fits"), [(100_000, True), (4_000_000, True), (40_000_000, False)])
+def test_a_long_precompile_call_is_not_begun_without_time_for_it(chain: Any, rounds: int, fits: bool) -> None:
+    block = chain.open()
+    before = block.seal().header
+    data = rounds.to_bytes(4, "big") + bytes(208) + b"\1"
+    raw = chain.send(1, bytes(19) + b"\x09", data=data, gas_limit=rounds + 100_000)
+    if fits:
+        assert block.append(raw, deadline=0.2, clock=lambda: 0.0).gas_used > rounds
+        return
+    with pytest.raises(OutOfTime, match="long precompile"):
+        block.append(raw, deadline=0.2, clock=lambda: 0.0)
+    assert block.seal().header == before
