@@ -11,6 +11,7 @@ import hashlib
 import os
 import secrets
 import signal
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ NOTES_DIRECTORY = "notes"
 DELIVERED_PREFIX = "delivered-"
 NOTES_POLL_S = 0.1
 PRIVATE_MODE = 0o600
+PRIVATE_DIRECTORY_MODE = 0o700
 
 
 class HostReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,11 +69,13 @@ class HostAgent:
                 return f"a cluster named {state.name!r} runs on this host by itself; end it there: flashblocks down"
             if state is not None and state.marker != self._marker:
                 remove_path(str(self._run_dir))
-            for path in (self._run_dir, self._run_dir / NOTES_DIRECTORY):
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._run_dir.stat().st_uid != os.getuid() or self._run_dir.stat().st_mode & 0o077:
-                return f"{self._run_dir} must be a directory of user {os.getuid()} alone, with mode 0700"
-            (self._data_dir / LOG_DIRECTORY).mkdir(mode=0o700, parents=True, exist_ok=True)
+            own = (self._run_dir.parent, self._run_dir, self._run_dir / NOTES_DIRECTORY, self._data_dir)
+            for path in own:
+                path.mkdir(parents=True, exist_ok=True)
+                if path.lstat().st_uid != os.getuid() or not stat.S_ISDIR(path.lstat().st_mode):
+                    return f"{path} must be a directory of user {os.getuid()}"
+                path.chmod(PRIVATE_DIRECTORY_MODE)  # a log may have been here first, and have made it readable
+            (self._data_dir / LOG_DIRECTORY).mkdir(exist_ok=True)
         except OSError as error:
             return str(error)
         return ""

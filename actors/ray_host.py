@@ -28,13 +28,13 @@ WORKER_PORT_LAST = 20_999
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's own minimum: no data of ours goes through it
 CPUS = 1  # so many workers are started ahead; our actors ask for none
 
-# A killed raylet is noticed after THRESHOLD · PERIOD = 5 s, a silent host after THRESHOLD · (PERIOD + TIMEOUT) = 15 s.
-# Sooner would not move anything sooner – a group waits for its own host – but every partition longer than that makes
-# Ray end all actors of the host that was cut off.
+# A killed raylet is noticed after FAILURES · PERIOD = 20 s, a silent host after FAILURES · (PERIOD + TIMEOUT) = 60 s.
+# Sooner would not move anything sooner – a group waits for its own host – but every partition that lasts longer makes
+# Ray end all actors of the hosts that were cut off from the head; if the head itself was, of all of them.
 HEALTH_CHECK_INITIAL_DELAY_MS = 5_000
-HEALTH_CHECK_PERIOD_MS = 1_000
-HEALTH_CHECK_TIMEOUT_MS = 2_000
-HEALTH_CHECK_FAILURES = 5
+HEALTH_CHECK_PERIOD_MS = 2_000
+HEALTH_CHECK_TIMEOUT_MS = 4_000
+HEALTH_CHECK_FAILURES = 10
 # For so long a host and its actors go on without Ray's head; Ray's own 60 s would end every actor of the cluster.
 HEAD_ABSENT_S_MAX = 7 * 24 * 3600
 
@@ -140,6 +140,8 @@ def environment(options: RayOptions) -> dict[str, str]:
     found = {
         "RAY_AUTH_MODE": "token",
         "RAY_USAGE_STATS_ENABLED": "0",
+        # The second version, which ray up asks for, takes the head for one of the workers it has to start.
+        "RAY_enable_autoscaler_v2": "0",
         "RAY_health_check_initial_delay_ms": str(HEALTH_CHECK_INITIAL_DELAY_MS),
         "RAY_health_check_period_ms": str(HEALTH_CHECK_PERIOD_MS),
         "RAY_health_check_timeout_ms": str(HEALTH_CHECK_TIMEOUT_MS),

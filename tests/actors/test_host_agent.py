@@ -69,9 +69,16 @@ def test_a_cluster_of_this_machine_alone_is_not_touched(agent: HostAgent, tmp_pa
     assert (tmp_path / "run" / "state.json").exists()
 
 
-def test_a_directory_others_may_read_is_refused(agent: HostAgent, tmp_path: Path) -> None:
-    (tmp_path / "run").mkdir(mode=0o755)
-    assert "0700" in agent.prepare()
+def test_a_directory_others_may_read_is_made_private(agent: HostAgent, tmp_path: Path) -> None:
+    (tmp_path / "run" / "data" / "logs").mkdir(parents=True, mode=0o755)
+    assert agent.prepare() == ""
+    for path in ("run", "run/data", "run/notes"):
+        assert stat.S_IMODE((tmp_path / path).stat().st_mode) == 0o700
+
+
+def test_a_file_in_the_place_of_a_directory_is_refused(agent: HostAgent, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    assert agent.prepare() != ""
 
 
 async def test_the_report_follows_the_processes(agent: HostAgent, tmp_path: Path) -> None:
