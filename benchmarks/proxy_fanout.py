@@ -1,10 +1,11 @@
-"""One flashblock to many subscribers: the websocket-proxy beside `websockets.broadcast`, in the same run.
+"""One flashblock to many subscribers: the websocket-proxy beside `websockets.broadcast` and beside bare sockets.
 
     python benchmarks/proxy_fanout.py --subscribers 1000 --kilobytes 20
 
 The server runs in this process, on one core; the subscribers are raw sockets in a second process, which does nothing
 but read and note the time. Delivery is measured from before the upstream publishes (for the proxy this includes the
-upstream link, the ordering and the JSON) to the last byte at a subscriber. Rounds of both alternate.
+upstream link, the ordering and the JSON) to the last byte at a subscriber. Rounds of all three alternate. `bare send`
+does nothing but one `send` of the finished message per socket: what the kernel alone costs, in any language.
 """
 
 import argparse
@@ -19,10 +20,12 @@ import struct
 import subprocess
 import sys
 import time
+from typing import ClassVar
 
 import structlog
 from websockets.asyncio.server import broadcast, serve
 
+from actors.fanout import text_message
 from actors.frame_link import FrameServer
 from actors.websocket_proxy import Settings, WebsocketProxy
 from flashblocks.wire.flashblock import (
@@ -190,17 +193,50 @@ async def run_reference(frames, options) -> tuple[list[float], float]:
     return delays_ms(began_at, times), cpu_s
 
 
+class Bare(asyncio.Protocol):
+    """Answers the handshake, whatever it says; its transport is then written to."""
+
+    open: ClassVar[list[asyncio.Transport]] = []
+
+    def connection_made(self, transport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+        self.open.append(self.transport)
+
+    def connection_lost(self, exc) -> None:
+        self.open.remove(self.transport)
+
+
+async def run_bare(frames, options) -> tuple[list[float], float]:
+    messages = [text_message(encode_json(decode_body(frame.body))) for frame in frames]
+    server = await asyncio.get_running_loop().create_server(Bare, "127.0.0.1", 0)
+    audience = Audience(server.sockets[0].getsockname()[1], options.subscribers, len(frames))
+    await audience.ready()
+
+    def publish(number):
+        for transport in Bare.open:
+            transport.write(messages[number])
+
+    began_at, cpu_s = await paced(len(frames), options.interval_ms / 1000, publish)
+    times = await audience.times_ns()
+    server.close()
+    await server.wait_closed()
+    return delays_ms(began_at, times), cpu_s
+
+
 def delays_ms(began_at: list[int], times: list[list[int]]) -> list[float]:
     return [(at - began) / 1e6 for began, received in zip(began_at, times, strict=True) for at in received]
 
 
-def summary(delays: list[float], cpu_s: float, rounds: int) -> dict[str, float]:
+def summary(delays: list[float], cpu_s: float, rounds: int, subscribers: int) -> dict[str, float]:
     cuts = statistics.quantiles(delays, n=100)
     return {
         "p50_ms": round(cuts[49], 2),
         "p99_ms": round(cuts[98], 2),
         "max_ms": round(max(delays), 2),
-        "cpu_ms_per_flashblock": round(1000 * cpu_s / rounds, 2),
+        "cpu_us_per_message": round(1e6 * cpu_s / rounds / subscribers, 2),
     }
 
 
@@ -208,18 +244,20 @@ async def main(options) -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     frames = make_frames(options.rounds, options.kilobytes)
     size = len(encode_json(decode_body(frames[1].body)))
-    results: dict[str, list] = {"proxy": [[], 0.0, 0], "websockets.broadcast": [[], 0.0, 0]}
+    order = [("proxy", run_proxy), ("websockets.broadcast", run_reference), ("bare send", run_bare)]
+    results: dict[str, list] = {name: [[], 0.0, 0] for name, _ in order}
     for turn in range(options.turns):
-        order = [("proxy", run_proxy), ("websockets.broadcast", run_reference)]
         for name, run in order if turn % 2 == 0 else order[::-1]:
             delays, cpu_s = await run(frames, options)
             results[name][0] += delays
             results[name][1] += cpu_s
             results[name][2] += len(frames)
-    report = {name: summary(*values) for name, values in results.items()}
+    report = {name: summary(*values, options.subscribers) for name, values in results.items()}
     ratio = report["proxy"]["p99_ms"] / report["websockets.broadcast"]["p99_ms"]
     report |= {"subscribers": options.subscribers, "json_bytes": size, "format": options.format}
-    report |= {"p99_of_broadcast": round(ratio, 2), "within_50_ms": report["proxy"]["p99_ms"] <= 50}
+    floor = report["proxy"]["cpu_us_per_message"] / report["bare send"]["cpu_us_per_message"]
+    report |= {"p99_of_broadcast": round(ratio, 2), "cpu_of_bare_send": round(floor, 2)}
+    report |= {"within_50_ms": report["proxy"]["p99_ms"] <= 50}
     print(json.dumps(report, indent=2))
 
 
