@@ -1,6 +1,7 @@
 """cluster.yaml and its cloud variant: Ray accepts them, and they name what this repository has."""
 
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,13 @@ def test_the_package_is_installed_from_the_lock_file(name: str) -> None:
     setup = "\n".join(config["setup_commands"])
     assert "--require-hashes -r ~/flashblocks/requirements.lock" in setup
     assert "--no-deps" in setup
-    assert config["file_mounts"] == {"~/flashblocks": ".", "~/.ray/auth_token": "~/.ray/auth_token"}
+    mounts = config["file_mounts"]
+    assert mounts.pop("~/.ray/auth_token") == "~/.ray/auth_token"
+    assert all(target == f"~/flashblocks/{source}" for target, source in mounts.items())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = {each.removesuffix("*") for each in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    # One by one: Ray hashes every file below a mount, and a whole tree has a virtual environment in it.
+    assert set(mounts.values()) == {"pyproject.toml", "requirements.lock", project["project"]["readme"], *packages}
 
 
 def test_the_edge_hosts_are_among_the_workers() -> None:
