@@ -431,11 +431,12 @@ def _outages() -> list[Drill]:
         ),
         Drill(
             name="kill-gcs",
-            title="SIGKILL Ray's GCS: the data path must not notice",
+            title="SIGKILL Ray's GCS and go on for 75 s: the data path must not notice",
             row="Ray head and GCS killed",
             fault=lambda scene: RayProcessKilled(scene.target, "gcs_server"),
             expect=Expect.UNNOTICED,
             ends_the_cluster=True,
+            slow=True,
         ),
     ]
 

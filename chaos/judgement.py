@@ -22,12 +22,15 @@ from chaos.history import (
     Observed,
     Preconfirmed,
     Restored,
+    SealedBlock,
     Seen,
     Sent,
 )
 
 NOTICED_SILENCE_S = 2.0
 """Where nobody should notice, the public stream may be silent this long: a slow machine is not a fault."""
+FORGOTTEN_S = 10.0
+"""An accepted transaction that is in no block this long after belongs to those that ingress should have sent again."""
 HALT_GRACE_S = 2.0
 """What was under way when the majority went may still arrive this long after."""
 
@@ -95,6 +98,7 @@ def judge(history: Sequence[Event]) -> Result:
     runs = list(runs_of(history, expect))
     violations = [f"{violation.rule}: {violation.text}" for violation in report.violations]
     violations += unexpected(history, runs, expect)
+    violations += forgotten(history)
     violations += [f"given up: {event.reason}" for event in history if isinstance(event, GaveUp)]
     if began is not None:
         violations += _untested(history, began, runs)
@@ -204,6 +208,20 @@ def unexpected(history: Sequence[Event], runs: Sequence[Run], expect: Expect) ->
             text = f"did not halt: fault {run.run}: {len(late)} flashblocks without a majority"
             texts.append(f"{text}, the first is {late[0].number}/{late[0].index}")
     return texts
+
+
+def forgotten(history: Sequence[Event]) -> list[str]:
+    """Accepted transactions that never came into a block: no promise of the stream, but one of the RPC to its client."""
+    sealed = {transaction for event in history if isinstance(event, SealedBlock) for transaction in event.transactions}
+    if not sealed:
+        return []
+    end = max((event.at for event in history if isinstance(event, Seen) and event.edge), default=0.0)
+    lost = [
+        event.transaction
+        for event in history
+        if isinstance(event, Acknowledged) and event.at < end - FORGOTTEN_S and event.transaction not in sealed
+    ]
+    return [f"forgotten: {len(lost)} accepted transactions are in no block, the first is {lost[0]}"] if lost else []
 
 
 def _untested(history: Sequence[Event], began: Began, runs: Sequence[Run]) -> list[str]:

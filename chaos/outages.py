@@ -23,6 +23,8 @@ from chaos.target import DrillError, Target
 FAILING_PAUSE_S = 0.1
 FAILING_S = 12.0
 FAILING_GAS = 200_000
+RAY_GONE_S = 75.0
+"""Longer than the 60 s after which Ray's own processes give their GCS up."""
 
 
 class NotReady(Signals):
@@ -155,8 +157,8 @@ FAILING_CODES: Sequence[bytes] = (
 class RayProcessKilled(Fault):
     """One of Ray's own processes is killed: it is not on the data path."""
 
-    def __init__(self, target: Target, process: str) -> None:
-        self.kind = f"kill {process}"
+    def __init__(self, target: Target, process: str, hold_s: float = RAY_GONE_S) -> None:
+        self.kind, self.hold_s = f"kill {process}", hold_s
         self.victims: list[Victim] = []
         self._target, self._process = target, process
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from chaos.expectation import Bound, Expect
-from chaos.history import Acknowledged, Began, Fault, GaveUp, Lifted, Link, Observed, Seen
+from chaos.history import Acknowledged, Began, Fault, GaveUp, Lifted, Link, Observed, SealedBlock, Seen
 from chaos.judgement import judge, kept, percentile, runs_of, silence_ms, within
 from tests.chaos.histories import began, chain, failover, seen, stream
 
@@ -73,6 +73,15 @@ def test_without_load_nothing_was_tested_unless_none_was_wanted():
     idle = [event for event in failover() if not isinstance(event, Acknowledged)]
     assert judge(idle).verdict == "fail"
     assert judge([began(tps=0), *idle[1:]]).verdict == "pass"
+
+
+def test_a_transaction_that_was_accepted_and_is_in_no_block_was_forgotten():
+    late, early = Acknowledged(109.0, "late"), Acknowledged(99.5, "early")
+    assert judge([*failover(), late]).verdict == "pass"
+    result = judge([*failover(), early, late])
+    assert result.violations == ["forgotten: 1 accepted transactions are in no block, the first is early"]
+    headless = [event for event in [*failover(), early] if not isinstance(event, SealedBlock)]
+    assert not any("forgotten" in text for text in judge(headless).violations)
 
 
 def test_a_broken_promise_fails_and_is_named():
