@@ -11,10 +11,11 @@ from flashblocks.rollup_boost.facts import (
     EndBuilderJob,
     PayloadAsked,
 )
-from flashblocks.rollup_boost.selection import Source, choose
+from flashblocks.rollup_boost.selection import Source, choose, streams
 from flashblocks.rollup_boost.situation import Situation
 
 OFFER_WAIT_S_MAX = 0.008
+CONDUCTOR_WAIT_S_MAX = 0.2
 L2_BLOCK_COMMIT_S_MAX = 0.5  # for the flashblocks of a fallback block; then it is answered whole
 BUILDER_PATIENCE_S = 0.5
 
@@ -47,7 +48,7 @@ class Answering:
         block.asked = True
         if first:
             self._assess_builder(block)
-        until_s = now + OFFER_WAIT_S_MAX if self._awaits_commit(block) else now
+        until_s = now + (CONDUCTOR_WAIT_S_MAX if self._awaits_conductor(block) else OFFER_WAIT_S_MAX)
         self._waiting.append(Waiting(fact.token, fact.client_id, block.payload_id, until_s))
         if first and block.builder_asked and self._own_block(block) is None:
             situation.out.append(EndBuilderJob(situation.blocks.builder_id(block.payload_id) or block.payload_id))
@@ -81,7 +82,7 @@ class Answering:
         now, blocks = self._situation.now, self._situation.blocks
         for one in waiting:
             block = blocks.get(one.payload_id)
-            if block is not None and self._awaits_commit(block) and now < one.until_s:
+            if block is not None and self._awaits(block) and now < one.until_s:
                 self._waiting.append(one)
             elif block is not None and block.promised:
                 self._answer(one.token, block)
@@ -93,6 +94,18 @@ class Answering:
 
     def _answer(self, token: int, block: Block) -> None:
         self._situation.out.append(AnswerEnvelope(token, block.envelope(), block.promised))
+
+    def _awaits(self, block: Block) -> bool:
+        return self._awaits_commit(block) or self._awaits_conductor(block)
+
+    def _awaits_conductor(self, block: Block) -> bool:
+        """Whether all that is missing is the conductor's word that we lead: its link is about to come up.
+
+        A block answered without it would be a hole in the stream, for none of its flashblocks could be offered.
+        """
+        situation = self._situation
+        wanted = block.attributes is not None and not block.attributes.no_tx_pool and not block.promised
+        return wanted and situation.rules.commit_required and not situation.told and streams(block.mode)
 
     def _awaits_commit(self, block: Block) -> bool:
         return self._situation.rules.commit_required and self._situation.leading and block.outstanding

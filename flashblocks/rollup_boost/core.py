@@ -114,9 +114,9 @@ class Core:
             case Sealed():
                 self._sealed(fact.number)
             case Leadership():
-                self._leadership(fact.epoch, fact.leading)
+                self._leadership(fact.epoch, fact.leading, told=True)
             case ConductorLost():
-                self._leadership(self.epoch, False)
+                self._leadership(self.epoch, False, told=False)
             case PayloadAsked():
                 self._answering.asked(fact)
             case BlocksOffered():
@@ -251,9 +251,9 @@ class Core:
             if block.number is not None and block.number <= number:
                 block.done = True
 
-    def _leadership(self, epoch: int, leading: bool) -> None:
+    def _leadership(self, epoch: int, leading: bool, *, told: bool) -> None:
         # Whatever was on offer over the old link or epoch may be lost: it is offered again (the ledger knows repeats).
-        self.situation.epoch, self.situation.leading = epoch, leading
+        self.situation.epoch, self.situation.leading, self.situation.told = epoch, leading, told
         for block in self.blocks:
             block.offers_paused = False
             block.withdraw()

@@ -20,6 +20,7 @@ class Situation:
     builder: PeerHealth = field(default_factory=PeerHealth)
     blocks: Blocks = field(default_factory=Blocks)
     leading: bool = False
+    told: bool = False  # the conductor is there and has said whether we lead
     epoch: int = 0
     now: float = 0.0
     out: list[Decision] = field(default_factory=list)

@@ -2,12 +2,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from flashblocks.rollup_boost.answering import L2_BLOCK_COMMIT_S_MAX, OFFER_WAIT_S_MAX
+from flashblocks.rollup_boost.answering import CONDUCTOR_WAIT_S_MAX, L2_BLOCK_COMMIT_S_MAX, OFFER_WAIT_S_MAX
 from flashblocks.rollup_boost.facts import (
     AnswerEnvelope,
     AnswerFrom,
     AskForBlocks,
     BlocksOffered,
+    ConductorLost,
     EndBuilderJob,
     Fact,
     Leadership,
@@ -122,11 +123,39 @@ def test_a_fallback_block_that_is_not_committed_is_answered_whole(rig: Rig, end:
 def test_where_nothing_may_be_streamed_the_fallback_block_is_answered_as_it_is(rig: Rig, reason: str) -> None:
     if reason == "no commits":
         rig.core.situation.rules = Rules(commit_required=False)
+    if reason == "follower":
+        rig.tell(Leadership(1, False))
     if reason == "dry run":
         rig.tell(ModeSet(ExecutionMode.DRY_RUN))
     identifier = rig.open(leading=reason != "follower", no_tx_pool=reason == "no pool")
     asked = of(rig.tell(PayloadAsked(9, identifier)), AskForBlocks)
     assert [one.flashblocks for one in asked] == [False]
+
+
+def test_where_the_conductor_s_link_is_just_coming_up_its_word_is_waited_for(rig: Rig) -> None:
+    identifier = rig.open(leading=False)
+    assert of(rig.ask(), AskForBlocks) == []
+    told = rig.tell(Leadership(3, True), after=0.05)
+    assert of(told, AskForBlocks) == [AskForBlocks(9, identifier, None, flashblocks=True)]
+    offered = rig.tell(own_of_l2(rig, 0))
+    assert of(offered, Offering) == [Offering(rig.frame(0, "l2"))]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_conductor_that_does_not_come_is_not_waited_for_long(rig: Rig, lost: bool) -> None:
+    identifier = rig.open(leading=lost)
+    if lost:
+        rig.tell(ConductorLost())
+    assert of(rig.ask(), WakeAt) == [WakeAt(rig.now + CONDUCTOR_WAIT_S_MAX)]
+    decided = rig.tell(Tick(), after=CONDUCTOR_WAIT_S_MAX)
+    assert of(decided, AskForBlocks) == [AskForBlocks(9, identifier, None, flashblocks=False)]
+
+
+def test_what_is_promised_is_answered_without_any_conductor(rig: Rig) -> None:
+    rig.open()
+    rig.through(0)
+    rig.tell(ConductorLost())
+    assert len(of(rig.ask(), AnswerEnvelope)) == 1
 
 
 def test_a_commit_while_the_client_is_asked_for_its_block_wins(rig: Rig) -> None:
