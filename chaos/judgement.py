@@ -211,7 +211,7 @@ def unexpected(history: Sequence[Event], runs: Sequence[Run], expect: Expect) ->
 
 
 def forgotten(history: Sequence[Event]) -> list[str]:
-    """Accepted transactions that never came into a block: no promise of the stream, but one of the RPC to its client."""
+    """Accepted transactions that never came into a block: no promise of the stream, but one of the RPC."""
     sealed = {transaction for event in history if isinstance(event, SealedBlock) for transaction in event.transactions}
     if not sealed:
         return []

@@ -103,7 +103,7 @@ def halted(*, lifted, leak=False):
     leaked = [seen(lifted - 1.0, 2, 0, "proxy-0 frames", 1)] if leak else []
     after = [event for event in after if not (leak and (event.number, event.index) == (2, 0))]
     marks = [Fault(102.0, 1, "down", "conductor", "sequencer-0", 1), Lifted(lifted, 1), Observed(lifted + 1, 1)]
-    timed = sorted([*before, *after, *leaked, *marks, Acknowledged(100.5, "t")], key=lambda event: event.at)
+    timed = sorted([*before, *after, *leaked, *marks, Acknowledged(100.5, "t1.1")], key=lambda event: event.at)
     return [began(expect=Expect.HALTS), *timed, *chain(range(1, 4))]
 
 
