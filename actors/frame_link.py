@@ -8,12 +8,11 @@ text of every flashblock and nothing else, so that foreign tools can listen at e
 import asyncio
 import random
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
@@ -23,7 +22,6 @@ from websockets.typing import Subprotocol
 from actors.backoff import Backoff
 from actors.fanout import (
     BadQuery,
-    Entrance,
     LinkClientConnection,
     Query,
     Routes,
@@ -35,6 +33,7 @@ from actors.fanout import (
     text_message,
     to_response,
 )
+from actors.stream_server import StreamServer, close_timeout_s, handshake_timeout_s
 from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.flashblock_json import encode_json
 from flashblocks.wire.frames import (
@@ -51,11 +50,8 @@ from tracing.context import traceparent_of
 frame_subprotocol = Subprotocol(SUBPROTOCOL)
 
 message_bytes_max = FRAME_SIZE_BYTES_MAX
-handshake_timeout_s = 5.0
 ping_interval_s = 0.5
 pong_timeout_s = 3.0  # rollup-boost allows 1.5 s; on a busy machine that closes healthy links
-close_timeout_s = 1.0
-write_high_water_bytes = 256 * 1024
 client_write_bytes_max = 64 * 1024 * 1024
 peers_max_default = 256
 
@@ -138,8 +134,6 @@ class FrameServer:
         traceparent_in_metadata: bool = False,
     ) -> None:
         self.counters = LinkCounters()
-        self._host = host
-        self._port = port
         self._path = path
         self._greet = greet
         self._on_frame = on_frame
@@ -149,17 +143,23 @@ class FrameServer:
         self._peers_max = peers_max
         self._traced = traceparent_in_metadata
         self._peers: dict[Peer, SubscriberConnection] = {}
-        self._server: Server | None = None
-        self._entrance = Entrance(SubscriberConnection)
-        self._shedding: set[asyncio.Task[None]] = set()
+        self._server = StreamServer(
+            host,
+            port,
+            SubscriberConnection,
+            self._serve_peer,
+            self._process_request,
+            _prefer_frames,
+            ping_interval_s=ping_interval_s,
+            pong_timeout_s=pong_timeout_s,
+            message_bytes_max=message_bytes_max,
+        )
         self._bug = FirstBug()
 
     @property
     def port(self) -> int:
         """The bound port (after `start`; before it, the wanted one)."""
-        if self._server is None:
-            return self._port
-        return int(self._server.sockets[0].getsockname()[1])
+        return self._server.port
 
     @property
     def peers(self) -> list[Peer]:
@@ -168,21 +168,7 @@ class FrameServer:
 
     async def start(self) -> None:
         """Bind and serve; raises `OSError` when the port is taken."""
-        self._server = await serve(
-            self._serve_peer,
-            self._host,
-            self._port,
-            process_request=self._process_request,
-            select_subprotocol=_prefer_frames,
-            compression=None,
-            open_timeout=handshake_timeout_s,
-            ping_interval=ping_interval_s,
-            ping_timeout=pong_timeout_s,
-            close_timeout=close_timeout_s,
-            max_size=message_bytes_max,
-            write_limit=write_high_water_bytes,
-            create_connection=cast(Any, self._entrance),
-        )
+        await self._server.start()
 
     async def run(self) -> None:
         """Wait for ever; raise what a callback raised, if one does."""
@@ -190,11 +176,7 @@ class FrameServer:
 
     async def close(self) -> None:
         """Say goodbye to every peer (1001) and free the port. Bounded by the close time-out; idempotent."""
-        if self._server is None:
-            return
-        await self._entrance.close(self._server)
-        if self._shedding:
-            await asyncio.wait(self._shedding)
+        await self._server.close()
 
     def publish(self, frame: Frame) -> None:
         """Give a frame to every subscriber: encoded once, never waiting for anyone."""
@@ -217,9 +199,7 @@ class FrameServer:
             return
         self.counters.shed += 1
         del self._peers[peer]
-        task = connection.shed(f"too slow: more than {self._queue_messages_max} messages behind")
-        self._shedding.add(task)
-        task.add_done_callback(self._shedding.discard)
+        self._server.shed(connection, f"too slow: more than {self._queue_messages_max} messages behind")
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         try:

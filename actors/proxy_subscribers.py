@@ -1,20 +1,17 @@
 """The public side of the websocket-proxy: who is let in, in which format, and one write per subscriber."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, cast
 
 import brotli
 import msgspec
 import orjson
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from actors.fanout import (
     BadQuery,
-    Entrance,
     Query,
     Routes,
     SubscriberConnection,
@@ -25,6 +22,7 @@ from actors.fanout import (
     to_response,
 )
 from actors.frame_link import FirstBug
+from actors.stream_server import StreamServer
 from flashblocks.proxy.admission import Door, Format, find_door, pick_subprotocol, subprotocols
 from flashblocks.proxy.filters import Touched
 from flashblocks.proxy.foreign import Foreign
@@ -38,10 +36,7 @@ from tracing.context import traceparent_of
 brotli_quality = 5  # the deployed proxies' choice; quality 11, the library's default, costs 50 times as much
 brotli_window_log2 = 22
 
-handshake_timeout_s = 5.0
-close_timeout_s = 1.0
 client_message_bytes_max = 64 * 1024
-write_high_water_bytes = 256 * 1024
 
 
 class Outgoing:
@@ -176,53 +171,41 @@ class Subscribers:
     ) -> None:
         self.counters = ServingCounters()
         self.limits = limits
-        self._host = host
-        self._port = port
         self._options = options
         self._greeting = greeting
         self._patience = patience
         self._routes = routes
         self._bugs = bugs
-        self._server: Server | None = None
-        self._entrance = Entrance(ProxyConnection)
+        self._server = StreamServer(
+            host,
+            port,
+            ProxyConnection,
+            self._serve_client,
+            self._process_request,
+            _pick,
+            ping_interval_s=options.ping_interval_s,
+            pong_timeout_s=options.pong_timeout_s,
+            message_bytes_max=client_message_bytes_max,
+        )
         self._plain: dict[Format, dict[ProxyConnection, None]] = {form: {} for form in subprotocols.values()}
         self._filtered: dict[ProxyConnection, None] = {}
         self._announced: dict[ProxyConnection, None] = {}
-        self._shedding: set[asyncio.Task[None]] = set()
 
     @property
     def port(self) -> int:
         """The bound port (after `start`; before it, the wanted one)."""
-        return self._port if self._server is None else int(self._server.sockets[0].getsockname()[1])
+        return self._server.port
 
     def __len__(self) -> int:
         return len(self._filtered) + sum(len(group) for group in self._plain.values())
 
     async def start(self) -> None:
         """Bind and serve; raises `OSError` when the port is taken."""
-        self._server = await serve(
-            self._serve_client,
-            self._host,
-            self._port,
-            process_request=self._process_request,
-            select_subprotocol=_pick,
-            compression=None,
-            open_timeout=handshake_timeout_s,
-            ping_interval=self._options.ping_interval_s,
-            ping_timeout=self._options.pong_timeout_s,
-            close_timeout=close_timeout_s,
-            max_size=client_message_bytes_max,
-            write_limit=write_high_water_bytes,
-            create_connection=cast(Any, self._entrance),
-        )
+        await self._server.start()
 
     async def close(self) -> None:
         """Say goodbye to everybody (1001) and free the port. Bounded by the close time-out; idempotent."""
-        if self._server is None:
-            return
-        await self._entrance.close(self._server)
-        if self._shedding:
-            await asyncio.wait(self._shedding)
+        await self._server.close()
 
     def publish(self, outgoing: Outgoing) -> None:
         """Give a flashblock to everybody who wants it: no await, no copy, one write each."""
@@ -259,9 +242,8 @@ class Subscribers:
         self._forget(connection)
         self.counters.lagged_connections += 1
         self.counters.failed_messages += connection.queued + 1
-        task = connection.shed(f"too slow: {connection.queued} messages behind; resume with ?from=<block>.<index>")
-        self._shedding.add(task)
-        task.add_done_callback(self._shedding.discard)
+        reason = f"too slow: {connection.queued} messages behind; resume with ?from=<block>.<index>"
+        self._server.shed(connection, reason)
 
     def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         assert isinstance(connection, ProxyConnection)
