@@ -151,6 +151,7 @@ def _carry_out(
     skipped: list[str] = []
     kept = Kept(options.report or Path(f"drill-{os.getpid()}").absolute())
     with _ended_politely(), cluster(options.name, say) as directory:
+        logs = Path(Target(directory.endpoints).endpoints()["log_dir"])
         try:
             for drill in drills:
                 missing = drill.missing(Target(directory.endpoints))
@@ -165,7 +166,7 @@ def _carry_out(
                     say(outcome(found[-1][2]))
         finally:
             if kept.directory.exists():
-                kept.keep_logs(Path(Target(directory.endpoints).endpoints()["log_dir"]))
+                kept.keep_logs(logs)
                 (kept.directory / REPORT_FILE).write_text(page(found))
                 (kept.directory / SUMMARY_FILE).write_bytes(pretty([result for _, _, result in found]))
                 say(f"kept in {kept.directory}, the page is {kept.directory / REPORT_FILE}")
