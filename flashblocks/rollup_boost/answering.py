@@ -16,6 +16,7 @@ from flashblocks.rollup_boost.situation import Situation
 
 OFFER_WAIT_S_MAX = 0.008
 CONDUCTOR_WAIT_S_MAX = 0.2
+CONDUCTOR_ABSENCE_S_MAX = 5.0  # a conductor that is away for longer will not come in the next moment either
 L2_BLOCK_COMMIT_S_MAX = 0.5  # for the flashblocks of a fallback block; then it is answered whole
 BUILDER_PATIENCE_S = 0.5
 
@@ -104,8 +105,11 @@ class Answering:
         A block answered without it would be a hole in the stream, for none of its flashblocks could be offered.
         """
         situation = self._situation
+        away_s = situation.now - (situation.untold_since_s or situation.now)
+        if situation.told or away_s > CONDUCTOR_ABSENCE_S_MAX:
+            return False
         wanted = block.attributes is not None and not block.attributes.no_tx_pool and not block.promised
-        return wanted and situation.rules.commit_required and not situation.told and streams(block.mode)
+        return wanted and situation.rules.commit_required and streams(block.mode)
 
     def _awaits_commit(self, block: Block) -> bool:
         return self._situation.rules.commit_required and self._situation.leading and block.outstanding

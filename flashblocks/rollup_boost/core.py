@@ -94,6 +94,8 @@ class Core:
         """Take in one fact at this time (seconds) and say what to do, in order."""
         situation = self.situation
         situation.out, situation.now = [], now
+        if situation.untold_since_s is None:
+            situation.untold_since_s = now
         match fact:
             case Forkchoice():
                 self._forkchoice(fact)
@@ -253,7 +255,10 @@ class Core:
 
     def _leadership(self, epoch: int, leading: bool, *, told: bool) -> None:
         # Whatever was on offer over the old link or epoch may be lost: it is offered again (the ledger knows repeats).
-        self.situation.epoch, self.situation.leading, self.situation.told = epoch, leading, told
+        situation = self.situation
+        if situation.told and not told:
+            situation.untold_since_s = situation.now
+        situation.epoch, situation.leading, situation.told = epoch, leading, told
         for block in self.blocks:
             block.offers_paused = False
             block.withdraw()

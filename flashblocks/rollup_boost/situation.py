@@ -21,6 +21,7 @@ class Situation:
     blocks: Blocks = field(default_factory=Blocks)
     leading: bool = False
     told: bool = False  # the conductor is there and has said whether we lead
+    untold_since_s: float | None = None  # since when it is not there: since the first fact, or since its link closed
     epoch: int = 0
     now: float = 0.0
     out: list[Decision] = field(default_factory=list)

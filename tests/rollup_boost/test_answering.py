@@ -2,7 +2,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from flashblocks.rollup_boost.answering import CONDUCTOR_WAIT_S_MAX, L2_BLOCK_COMMIT_S_MAX, OFFER_WAIT_S_MAX
+from flashblocks.rollup_boost.answering import (
+    CONDUCTOR_ABSENCE_S_MAX,
+    CONDUCTOR_WAIT_S_MAX,
+    L2_BLOCK_COMMIT_S_MAX,
+    OFFER_WAIT_S_MAX,
+)
 from flashblocks.rollup_boost.facts import (
     AnswerEnvelope,
     AnswerFrom,
@@ -149,6 +154,14 @@ def test_a_conductor_that_does_not_come_is_not_waited_for_long(rig: Rig, lost: b
     assert of(rig.ask(), WakeAt) == [WakeAt(rig.now + CONDUCTOR_WAIT_S_MAX)]
     decided = rig.tell(Tick(), after=CONDUCTOR_WAIT_S_MAX)
     assert of(decided, AskForBlocks) == [AskForBlocks(9, identifier, None, flashblocks=False)]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_where_there_is_no_conductor_at_all_nobody_is_kept_waiting(rig: Rig, lost: bool) -> None:
+    rig.open(leading=lost)
+    if lost:
+        rig.tell(ConductorLost(), after=60)
+    assert len(of(rig.ask(after=CONDUCTOR_ABSENCE_S_MAX + 1), AskForBlocks)) == 1
 
 
 def test_what_is_promised_is_answered_without_any_conductor(rig: Rig) -> None:
