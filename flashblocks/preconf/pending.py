@@ -179,6 +179,8 @@ class PendingMachine:
             if self.is_stale(now) or block.number > self.head.number + 1:
                 return [Backfill(self.head.number + 1, block.number, block.hash)]
             return []
+        if ours is None:
+            return []  # older than what we remember: that client is behind, which says nothing against our block
         if len(self._disputes) >= MAX_DISPUTES:
             self._disputes.clear()
         voices = self._disputes.setdefault((block.number, block.hash), set())

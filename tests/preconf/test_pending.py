@@ -326,6 +326,16 @@ def one_client_disagrees(story: Story) -> None:
     assert story.carry_out(story.machine.observed(story.now, "el-1", other)) == [Backfill(101, 101, name("fork"))]
 
 
+def clients_that_are_behind(story: Story) -> None:
+    """Clients that stand below what we remember – after our restart, that is below our head – disprove nothing."""
+    story.stream(*block_of(2))
+    behind = BlockRef(HEAD.number - 1, name("99"))
+    for client in ("el-0", "el-1", "el-2"):
+        assert story.carry_out(story.machine.observed(story.now, client, behind)) == []
+    assert story.machine.head == HEAD
+    assert not story.invalidated
+
+
 def sealed_by_the_stream(story: Story) -> None:
     """A seal announcement makes the followed block the head before its child arrives."""
     first = block_of(2)
@@ -375,6 +385,7 @@ CASES: list[Callable[[Story], None]] = [
     never_a_flashblock,
     depth,
     one_client_disagrees,
+    clients_that_are_behind,
     sealed_by_the_stream,
     canonical_before_the_tail,
 ]
