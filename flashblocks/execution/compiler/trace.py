@@ -19,7 +19,7 @@ from flashblocks.execution.compiler.runtime import WORD_MAX
 from flashblocks.execution.compiler.runtime import signextend as runtime_signextend
 from flashblocks.execution.compiler.words import Branch, Condition, Expression, Leave, Trace, Word, depth_of, is_literal
 
-TRACE_LIMIT_OPS = 300
+TRACE_LIMIT_OPS = 150  # longer ones are no faster once they are warm, and slower to make
 NESTING_LIMIT = 12  # of expressions; Python's own parser gives up at a hundred parentheses
 STACK_LIMIT_WORDS = 1024
 FOREIGN_STACK_MARGIN_WORDS = 8  # an opcode of py-evm finds its arguments on the real stack
