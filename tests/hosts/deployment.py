@@ -21,6 +21,7 @@ CLUSTER_FILE = Path(os.environ.get("FLASHBLOCKS_CLUSTER_YAML", REPOSITORY / "clu
 EDGE_IN_THE_FILE = "192.0.2.31"
 NAME = "hosts"
 RUN_DIRECTORY = f"/tmp/flashblocks-0/{NAME}"
+DATA_DIRECTORY = f"{HOME}/data"  # outlives a boot, as docs/many-hosts.md wants it
 OPERATOR, HEAD, EDGE = "operator", "head", "edge"
 SEQUENCERS = tuple(f"sequencer-{number}" for number in range(5))
 HOSTS = (OPERATOR, HEAD, *SEQUENCERS, EDGE)
@@ -90,7 +91,8 @@ class Deployment:
         """`flashblocks up --address auto` on Ray's head."""
         began = time.monotonic()
         words = ("flashblocks", "up", "--address", "auto", "--name", NAME, "--detach", "--json")
-        said = self.machines[HEAD].run(*words, *options, timeout_s=UP_S_MAX)
+        kept = ("--data-dir", DATA_DIRECTORY)
+        said = self.machines[HEAD].run(*words, *kept, *options, timeout_s=UP_S_MAX)
         self.endpoints = json.loads(said.stdout)
         self.took_s["flashblocks up"] = time.monotonic() - began
 

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from chaos.catalogue import Scene
-from chaos.faults import ACTORS, Fault, Victim, victims
+from chaos.faults import ACTORS, Fault, Victim, all_back, victims
 from chaos.history import Event, Restored
 from chaos.target import DrillError
 from tests.hosts.deployment import HEAD, Deployment
@@ -47,6 +47,24 @@ class HostKilled(Fault):
 
     def abandon(self) -> None:
         """Leave it as it is: the hosts end with the test."""
+
+
+class KilledThere(Fault):
+    """SIGKILL of actors on the host of their group; Ray starts them again."""
+
+    kind = "killed"
+
+    def __init__(self, deployment: Deployment, scene: Scene, group: dict[str, Any], actors: Collection[str]) -> None:
+        self.victims = victims([group], list(actors))
+        self._target, self._machine = scene.target, deployment.host_of(group["name"])
+
+    async def inject(self) -> None:
+        """Kill: a pid of endpoints.json is a number of the host's own."""
+        self._machine.run("kill", "-KILL", *(str(victim.pid) for victim in self.victims))
+
+    async def recovered(self, run: int) -> list[Event]:
+        """Wait until all are back and level."""
+        return await all_back(self._target, {victim: victim.pid for victim in self.victims}, run)
 
 
 class Partitioned(Fault):

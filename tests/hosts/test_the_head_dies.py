@@ -10,7 +10,7 @@ from tests.hosts.host_faults import HeadCutOff, HeadKilled
 
 pytestmark = [pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(900)]
 
-CUT_OFF_S = 30.0  # longer than Ray needs to take every host for dead
+CUT_OFF_S = 30.0  # as long as Ray's head takes nobody for dead: docs/many-hosts.md
 DEAD_S = 20.0
 
 

@@ -3,15 +3,17 @@
 import re
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.hosts.deployment import EDGE, HEAD, OPERATOR, RUN_DIRECTORY, SEQUENCERS, Deployment
+from tests.hosts.deployment import DATA_DIRECTORY, EDGE, HEAD, OPERATOR, RUN_DIRECTORY, SEQUENCERS, Deployment
 from tests.hosts.machine import SSH_PORT, Machine
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 
 SECRETS = {"jwt.hex", "raft-password"}
+LOG_SUFFIXES = (".jsonl", ".log", ".out", ".err")
 RAY_PORT = re.compile(r"^(\d+)(?:-(\d+))?\s+(head|every host)\s", re.MULTILINE)
 
 
@@ -22,6 +24,12 @@ def listening(machine: Machine, kind: str = "--tcp") -> Iterator[tuple[str, int]
         address = address.strip("[]").removeprefix("::ffff:").partition("%")[0]
         if not address.startswith("127.") and address != "::1":
             yield ("*" if address in ("0.0.0.0", "::", "*") else address), int(port)
+
+
+def secrets_of(machine: Machine) -> list[Path]:
+    """The files of a host that are named as the chain's secrets are."""
+    places = (machine.file(RUN_DIRECTORY), machine.file(DATA_DIRECTORY))
+    return [path for place in places for path in place.rglob("*") if path.name in SECRETS]
 
 
 def documented_for_ray(deployment: Deployment, machine: Machine) -> set[int]:
@@ -58,25 +66,27 @@ def test_the_operators_host_listens_nowhere(deployment: Deployment) -> None:
 def test_secrets_are_where_they_are_needed_and_their_owners_only(deployment: Deployment) -> None:
     contents: dict[str, set[bytes]] = {name: set() for name in SECRETS}
     for machine in deployment.machines:
-        root = machine.file(RUN_DIRECTORY)
-        found = [path for path in root.rglob("*") if path.name in SECRETS]
-        assert {path.name for path in found} == (SECRETS if machine.name in SEQUENCERS else set()), machine.name
+        found = secrets_of(machine)
+        needed = SECRETS if machine.name in SEQUENCERS else {"jwt.hex"} if machine.name == EDGE else set()
+        assert {path.name for path in found} == needed, machine.name
         token = machine.file("/root/.ray/auth_token")
         for path in (*found, token):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
             assert path.stat().st_uid == 0
             contents.setdefault(path.name, set()).add(path.read_bytes())
-        if root.exists():
-            assert stat.S_IMODE(root.stat().st_mode) == 0o700
+        for root in (machine.file(RUN_DIRECTORY), machine.file(DATA_DIRECTORY)):
+            assert not root.exists() or stat.S_IMODE(root.stat().st_mode) == 0o700, root
     assert {name: len(each) for name, each in contents.items()} == {"jwt.hex": 1, "raft-password": 1, "auth_token": 1}
 
 
 def test_secrets_are_not_told_on_command_lines_or_in_logs(deployment: Deployment) -> None:
     machine = deployment.machines[SEQUENCERS[0]]
-    secrets = [path.read_text().strip() for path in machine.file(RUN_DIRECTORY).rglob("*") if path.name in SECRETS]
+    secrets = [path.read_text().strip() for path in secrets_of(machine)]
+    assert len(secrets) == len(SECRETS)
     secrets.append(machine.file("/root/.ray/auth_token").read_text().strip())
     lines = machine.run("ps", "-e", "-o", "args=").stdout
-    logs = [path for path in machine.file("/tmp").rglob("*") if path.is_file() and path.suffix in (".jsonl", ".log")]
+    places = [machine.file("/tmp"), machine.file(DATA_DIRECTORY)]
+    logs = [path for place in places for path in place.rglob("*") if path.is_file() and path.suffix in LOG_SUFFIXES]
     assert logs
     for secret in secrets:
         assert len(secret) >= 32
