@@ -20,6 +20,10 @@ def _milliseconds_to_seconds(text: str) -> Any:
     return str(int(text) // 1000)
 
 
+def _seconds_to_milliseconds(text: str) -> Any:
+    return str(round(float(text) * 1000))
+
+
 def _duration_to_milliseconds(text: str) -> Any:
     """Go's ``50ms`` or ``1s``, or a plain number of milliseconds."""
     if text.endswith("ms"):
@@ -31,11 +35,20 @@ def _port_of(text: str) -> Any:
     return text.rpartition(":")[2]
 
 
+def _host_of(text: str) -> Any:
+    return text.rpartition(":")[0].removeprefix("[").removesuffix("]") or "0.0.0.0"
+
+
 class Alias(msgspec.Struct, frozen=True):
-    """One of our fields, and how an upstream value becomes its value."""
+    """One of our fields, and how an upstream value becomes its value; `also` another that the same value sets."""
 
     field: str
     convert: Callable[[str], Any] = _same
+    also: Alias | None = None
+
+    def values(self, text: str) -> dict[str, Any]:
+        """Field → value of everything that the text sets."""
+        return {self.field: self.convert(text), **({} if self.also is None else self.also.values(text))}
 
 
 ENVIRONMENT_PREFIXES: Mapping[str, str] = {"op-node": "OP_NODE_", "conductor": "OP_CONDUCTOR_"}
@@ -124,6 +137,7 @@ _ALIASES: Mapping[str, Mapping[str, Alias]] = {
         "flashblocks.ws-subscriber-limit": Alias("ws_subscriber_limit"),
         "flashblock-ws-subscriber-limit": Alias("ws_subscriber_limit"),
         "builder.max_gas_per_txn": Alias("max_gas_per_txn"),
+        "builder.extra-block-deadline-secs": Alias("extra_block_deadline_secs"),
         "builder.max-uncompressed-block-size": Alias("max_uncompressed_block_size"),
         "builder.enable-revert-protection": Alias("enable_revert_protection"),
         "gas-limiter.enabled": Alias("gas_limiter_enabled"),
@@ -148,24 +162,32 @@ _ALIASES: Mapping[str, Mapping[str, Alias]] = {
         **_LOG_LEVEL,
     },
     "websocket-proxy": {
-        "listen-addr": Alias("port", _port_of),
+        "listen-addr": Alias("port", _port_of, Alias("host", _host_of)),
         "upstream-ws": Alias("upstream_ws"),
         "message-buffer-size": Alias("message_buffer_size"),
         "instance-connection-limit": Alias("instance_connection_limit"),
         "per-ip-connection-limit": Alias("per_ip_connection_limit"),
-        # Operators know it in the plural too.
+        # Operators know them in the plural too, and the first one as global.
+        "instance-connections-limit": Alias("instance_connection_limit"),
+        "global-connection-limit": Alias("instance_connection_limit"),
+        "global-connections-limit": Alias("instance_connection_limit"),
         "per-ip-connections-limit": Alias("per_ip_connection_limit"),
         "enable-compression": Alias("enable_compression"),
         "ip-addr-http-header": Alias("ip_addr_http_header"),
         "api-keys": Alias("api_keys"),
         "public-access-enabled": Alias("public_access_enabled"),
         "subscriber-max-interval-ms": Alias("subscriber_max_interval_ms"),
+        "subscriber-max-interval": Alias("subscriber_max_interval_ms", _seconds_to_milliseconds),
         "subscriber-ping-interval-ms": Alias("subscriber_ping_interval_ms"),
         "subscriber-pong-timeout-ms": Alias("subscriber_pong_timeout_ms"),
         "client-ping-enabled": Alias("client_ping_enabled"),
         "client-ping-interval-ms": Alias("client_ping_interval_ms"),
         "client-pong-timeout-ms": Alias("client_pong_timeout_ms"),
         "client-send-timeout-ms": Alias("client_send_timeout_ms"),
+        "metrics": Alias("metrics"),
+        "metrics-addr": Alias("metrics_addr"),
+        "metrics-global-labels": Alias("metrics_global_labels"),
+        "metrics-host-label": Alias("metrics_host_label"),
         **_LOG_LEVEL,
     },
     "rpc-node": {
@@ -194,7 +216,11 @@ _WITHOUT_EFFECT: Mapping[str, Mapping[str, str]] = {
         "flashblocks.enable-incremental-state-root": "state roots are always incremental",
         "builder.exclude-reverts-between-flashblocks": "a bundle that reverted is dropped for good",
         "builder.log-pool-transactions": "the pool's transactions are traced, not logged",
-        "builder.extra-block-deadline-secs": "a job ends with its block",
+    },
+    "websocket-proxy": {
+        "log-format": "logs are JSON",
+        "redis-url": "limits are kept per proxy: give each its share of the whole",
+        "redis-key-prefix": "limits are kept per proxy: give each its share of the whole",
     },
 }
 """Flags of the originals that people have in their scripts, and why they need not be said here."""

@@ -20,6 +20,7 @@ from actors.rpc_server import CALLER
 from actors.version_info import version_info
 from actors.warm_up import warm_up
 from flashblocks.builder.bundles import BundlePool, read_bundle
+from flashblocks.builder.job import EXTRA_DEADLINE_S_DEFAULT
 from flashblocks.builder.limiter import Rate, SenderLimits
 from flashblocks.builder.schedule import (
     BLOCK_TIME_MS_DEFAULT,
@@ -60,6 +61,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     send_offset_ms: int = SEND_OFFSET_MS_DEFAULT
     end_buffer_ms: int = END_BUFFER_MS_DEFAULT
     peer_urls: list[str] = []
+    extra_block_deadline_secs: float = EXTRA_DEADLINE_S_DEFAULT
+    """How long after its timestamp a payload that nobody asked for is kept."""
     max_gas_per_txn: int = 0
     max_uncompressed_block_size: int = 0
     enable_revert_protection: bool = True
@@ -145,6 +148,7 @@ class Builder:
             gas_per_transaction=settings.max_gas_per_txn or None,
             uncompressed_bytes_per_block=settings.max_uncompressed_block_size or None,
             sender_limits=sender_limits_of(settings),
+            extra_deadline_s=settings.extra_block_deadline_secs,
         )
         self.source.on_bug = self._report
         return self.source
@@ -245,7 +249,7 @@ def sender_limits_of(settings: Settings) -> SenderLimits:
 def flags_of(settings: Settings) -> dict[str, float]:
     """The settings that op-rbuilder shows as ``op_rbuilder_flags_…``: numbers and switches."""
     named = {name: getattr(settings, name) for name in settings.__struct_fields__}
-    return {name: float(value) for name, value in named.items() if isinstance(value, bool | int)}
+    return {name: float(value) for name, value in named.items() if isinstance(value, bool | int | float)}
 
 
 async def _raise_bug(bug: asyncio.Future[None]) -> None:

@@ -23,6 +23,7 @@ from flashblocks.builder.budget import Limits, budget
 from flashblocks.builder.building import Building, Made, build_opening
 from flashblocks.builder.bundles import BundlePool
 from flashblocks.builder.job import (
+    EXTRA_DEADLINE_S_DEFAULT,
     Attributes,
     Build,
     BuildOpening,
@@ -82,8 +83,9 @@ class FlashblockSource:
         gas_per_transaction: int | None = None,
         uncompressed_bytes_per_block: int | None = None,
         sender_limits: SenderLimits = NO_LIMITS,
+        extra_deadline_s: float = EXTRA_DEADLINE_S_DEFAULT,
     ) -> None:
-        self.job = Job(timing)
+        self.job = Job(timing, extra_deadline_s)
         self.published: list[FlashblockFrame] = []
         self._client, self._timing, self._stream = client, timing, stream
         self._bundles, self._metrics, self._log = bundles, metrics, client.log

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from flashblocks.builder.schedule import Timing, trigger_times_s
 
 RECENT_PAYLOADS_MAX = 16
+EXTRA_DEADLINE_S_DEFAULT = 20.0  # how long after its timestamp a payload may still be asked for
 
 
 class Phase(enum.Enum):
@@ -144,8 +145,8 @@ Decision = BuildOpening | Build | Publish | WakeAt | Cancel
 class Job:
     """The builder's one job; see the module's docstring."""
 
-    def __init__(self, timing: Timing) -> None:
-        self._timing = timing
+    def __init__(self, timing: Timing, extra_deadline_s: float = EXTRA_DEADLINE_S_DEFAULT) -> None:
+        self._timing, self._extra_deadline_s = timing, extra_deadline_s
         self._resolved: list[bytes] = []
         self.phase = Phase.IDLE
         self.ready = False
@@ -212,8 +213,7 @@ class Job:
         """Fix the triggers, after index 0 is built: its building time comes out of the slot."""
         self.index = next_index
         if self.no_tx_pool:
-            self.phase = Phase.COMPLETE
-            return []
+            return self._complete()
         self.triggers = trigger_times_s(self._timing, self.timestamp_s, now_s)
         return self._begin_next()
 
@@ -221,14 +221,24 @@ class Job:
         """Begin to build the next flashblock, at once: its trigger shall find it ready."""
         self.ready = self.failed = False
         if self.used_triggers == len(self.triggers):
-            self.phase = Phase.COMPLETE
-            return []
+            return self._complete()
         self.phase = Phase.BUILDING
         due_s, last = self.triggers[self.used_triggers], self.used_triggers == len(self.triggers) - 1
         share = min(self.resumed + self.used_triggers + 1, self.shares)
         return [Build(self.payload_id, self.index, share, self.shares, due_s, last), WakeAt(due_s)]
 
+    def _complete(self) -> list[Decision]:
+        """Nothing more to build; a payload that nobody asks for ends with its deadline."""
+        self.phase = Phase.COMPLETE
+        return [WakeAt(self._deadline_s)]
+
+    @property
+    def _deadline_s(self) -> float:
+        return self.timestamp_s + self._extra_deadline_s
+
     def _advance(self, now_s: float, *, waited: bool = False) -> list[Decision]:
+        if self.phase is Phase.COMPLETE and now_s >= self._deadline_s:
+            return self._end(Cancellation.DEADLINE)
         if self.phase is not Phase.BUILDING:
             return []
         due_s = self.triggers[self.used_triggers]
@@ -289,8 +299,11 @@ class Job:
         if self.phase is Phase.IDLE:
             return []
         unpublished = self.phase is Phase.OPENING or self.ready
-        ended = Cancel(self.payload_id, Cancellation.COMPLETE if self.phase is Phase.COMPLETE else reason, unpublished)
-        if reason is Cancellation.RESOLVED:
+        ended_by = reason
+        if self.phase is Phase.COMPLETE and reason is not Cancellation.DEADLINE:
+            ended_by = Cancellation.COMPLETE
+        ended = Cancel(self.payload_id, ended_by, unpublished)
+        if reason in (Cancellation.RESOLVED, Cancellation.DEADLINE):
             self._resolved = [*self._resolved, self.payload_id][-RECENT_PAYLOADS_MAX:]
         self.phase, self.payload_id, self.triggers, self.used_triggers = Phase.IDLE, b"", (), 0
         self.ready = self.failed = False

@@ -131,7 +131,7 @@ class PoolAndBundles:
         self._base_fee = base_fee
         self._from_pool = self._next_of_pool()
         self._from_bundles = bundles.take()
-        self._pool_is_owed = False
+        self._pool_is_owed = self._bundle_was_last = False
 
     def take(self) -> Candidate | None:
         """The best candidate left, or None."""
@@ -140,14 +140,18 @@ class PoolAndBundles:
             self._from_pool, self._pool_is_owed = self._next_of_pool(), False
         pooled, bundled = self._from_pool, self._from_bundles
         if bundled is not None and (pooled is None or bundled.tip > pooled.tip):
-            self._from_bundles = self._bundles.take()
+            self._from_bundles, self._bundle_was_last = self._bundles.take(), True
             return bundled
-        self._pool_is_owed = pooled is not None
+        self._pool_is_owed, self._bundle_was_last = pooled is not None, False
         return pooled
 
     def put_aside(self, sender: bytes) -> None:
-        """Leave out the rest of this sender's transactions, of the pool as of the bundles."""
-        self._pool.invalidate(sender)
+        """Leave out the rest of this sender's transactions: of the bundles, and of the pool if the last was from it.
+
+        A bundle that has to wait says nothing about what the sender has in the pool under the same nonce.
+        """
+        if not self._bundle_was_last:
+            self._pool.invalidate(sender)
         self._bundles.put_aside(sender)
         if self._from_bundles is not None and self._from_bundles.sender == sender:
             self._from_bundles = self._bundles.take()

@@ -161,6 +161,17 @@ def test_a_bundle_of_a_later_flashblock_waits(
     assert len(finish(build(first, pool, 2, bundles=bundles)).transactions) == 1
 
 
+def test_a_bundle_that_waits_does_not_hold_up_its_sender_s_transaction_in_the_pool(
+    opening: Made, pool: TransactionPool, sign: Sign
+) -> None:
+    bundles = BundlePool()
+    bundles.add(Bundle(sign(0, 0, tip=50), revert_protected=True, block_max=9, index_min=3))
+    pool.add(sign(0, 0, tip=10), now=0)
+    pool.add(sign(0, 1, tip=10), now=0)
+    made = finish(build(opening, pool, bundles=bundles))
+    assert [tx.max_priority_fee_per_gas for tx in made.transactions] == [10, 10]
+
+
 def grow(building: Building) -> None:
     building.look()
     assert building.run(NEVER, NEVER)

@@ -3,6 +3,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from flashblocks.builder.job import (
+    EXTRA_DEADLINE_S_DEFAULT,
     Attributes,
     Build,
     BuildOpening,
@@ -71,8 +72,16 @@ def test_a_late_update_gets_fewer_and_larger_flashblocks() -> None:
 def test_no_tx_pool_builds_the_opening_and_streams_nothing() -> None:
     job = Job(Timing())
     log = drive(job, job.step(Attributes(A, T0 + 2, no_tx_pool=True), T0), T0, T0 + 2)
-    assert log == [BuildOpening(A)]
+    assert log == [BuildOpening(A), WakeAt(T0 + 2 + EXTRA_DEADLINE_S_DEFAULT)]
     assert job.phase is Phase.COMPLETE
+
+
+def test_a_payload_that_nobody_asks_for_ends_with_its_deadline() -> None:
+    job = Job(Timing(), extra_deadline_s=5)
+    drive(job, job.step(Attributes(A, T0 + 2), T0), T0, T0 + 2)
+    assert job.step(Tick(), T0 + 6.9) == []
+    assert job.step(Tick(), T0 + 7) == [Cancel(A, Cancellation.DEADLINE, unpublished=False)]
+    assert job.step(Attributes(A, T0 + 2, followed_index=10), T0 + 8) == [], "it does not begin anew"
 
 
 def test_the_same_update_again_changes_nothing() -> None:
