@@ -52,6 +52,7 @@ class RayOptions(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, float] = {}
     autoscaling_config: str = ""
     gcs_storage: str = ""  # "rocksdb:PATH" or "redis://HOST:PORT", head only; empty: memory
+    redis_password: str = ""
     temporary: str = ""  # Ray's own directory; empty: Ray's default
     port_offset: int = 0
 
@@ -108,6 +109,7 @@ def command(options: RayOptions, ray: str) -> list[str]:
         "--include-dashboard=false",
         f"--ray-client-server-port={CLIENT_PORT + offset}",  # Ray opens it in any case
         *([f"--autoscaling-config={options.autoscaling_config}"] if options.autoscaling_config else []),
+        *([f"--redis-password={options.redis_password}"] if options.redis_password else []),
         *([f"--temp-dir={options.temporary}"] if options.temporary else []),
     ]
     joining = [f"--address={gcs_address(options.head_address, offset)}"]

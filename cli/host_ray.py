@@ -25,6 +25,7 @@ STARTED_S_MAX = 90.0
 STOPPED_S_MAX = 30.0
 POLL_S = 0.2
 LOG_TAIL_BYTES = 3000
+REDIS_PASSWORD_VARIABLE = "RAY_REDIS_PASSWORD"
 OVERRIDE_VARIABLE = "RAY_OVERRIDE_RESOURCES"
 ANYWHERE = "192.0.2.1"
 PROBE_PORT = 9  # discard: nothing is sent, the kernel only says which of our addresses it would use
@@ -62,7 +63,12 @@ def _start_words(start: argparse.ArgumentParser) -> None:
         "--edge", default="", metavar="A,B", help="the addresses of the edge hosts; others are sequencers"
     )
     start.add_argument("--resources", default=None, metavar="JSON", help="what this host is for, instead of --edge")
-    start.add_argument("--gcs-storage", default="", metavar="WHERE", help="rocksdb:/PATH or redis://HOST:PORT")
+    start.add_argument(
+        "--gcs-storage",
+        default="",
+        metavar="WHERE",
+        help="rocksdb:/PATH or redis://HOST:PORT, password in $RAY_REDIS_PASSWORD",
+    )
     start.add_argument("--autoscaling-config", default="", help="as of ray start; ray up passes it to the head")
     start.add_argument("--temp-dir", default="", help="Ray's own directory (head only)")
     start.add_argument("--port-offset", type=int, default=0, help="added to every port of Ray")
@@ -142,6 +148,7 @@ def _ray_options(options: argparse.Namespace) -> RayOptions:
         resources=resources,
         autoscaling_config=os.path.expanduser(options.autoscaling_config),
         gcs_storage=options.gcs_storage.replace(":~/", f":{Path.home()}/"),
+        redis_password=os.environ.get(REDIS_PASSWORD_VARIABLE, "") if options.head else "",
         temporary=options.temp_dir,
         port_offset=options.port_offset,
     )
