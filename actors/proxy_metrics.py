@@ -52,3 +52,21 @@ def _metric(name: str, kind: str, samples: Iterable[tuple[str, float]]) -> list[
 def _label(name: str, value: str) -> str:
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'{{{name}="{escaped}"}}'
+
+
+def labelled(text: bytes, labels: Mapping[str, str]) -> bytes:
+    """The exposition with these labels at every sample."""
+    if not labels:
+        return text
+    more = ",".join(_label(name, value)[1:-1] for name, value in labels.items())
+    return b"\n".join(_with_labels(line, more) for line in text.split(b"\n"))
+
+
+def _with_labels(line: bytes, more: str) -> bytes:
+    if not line or line.startswith(b"#"):
+        return line
+    end = line.index(b" ")
+    brace = line.find(b"{", 0, end)
+    if brace >= 0:
+        return line[: brace + 1] + more.encode() + b"," + line[brace + 1 :]
+    return line[:end] + b"{" + more.encode() + b"}" + line[end:]

@@ -104,8 +104,8 @@ def from_environment(
     for name, text in environment.items():
         meant = by_name.get(name)
         if meant is not None:
-            if name.startswith(own_prefix) or meant.field not in values:
-                values[meant.field] = meant.convert(text)
+            own = name.startswith(own_prefix)
+            values.update({key: value for key, value in meant.values(text).items() if own or key not in values})
         elif name.startswith(own_prefix) or _looks_like(component, name):
             warn(f"{name} is not a setting of {component}; it is ignored")
     return values

@@ -8,7 +8,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from actors.fanout import Entrance, SubscriberConnection
+from actors.fanout import Entrance, Routes, SubscriberConnection, json_reply, to_response
 
 handshake_timeout_s = 5.0
 close_timeout_s = 1.0
@@ -79,3 +79,50 @@ class StreamServer:
         task = connection.shed(reason)
         self._shedding.add(task)
         task.add_done_callback(self._shedding.discard)
+
+
+class RoutesPort:
+    """A port that only answers plain GETs."""
+
+    def __init__(self, host: str, port: int, routes: Routes) -> None:
+        self._routes = routes
+        self._server = StreamServer(
+            host,
+            port,
+            SubscriberConnection,
+            _nobody,
+            self._answer,
+            lambda connection, offered: None,
+            ping_interval_s=None,
+            pong_timeout_s=None,
+            message_bytes_max=1,
+        )
+
+    @property
+    def port(self) -> int:
+        """The bound port."""
+        return self._server.port
+
+    async def start(self) -> None:
+        """Bind and serve; raises `OSError` when the port is taken."""
+        await self._server.start()
+
+    async def close(self) -> None:
+        """Free the port; idempotent."""
+        await self._server.close()
+
+    def _answer(self, connection: ServerConnection, request: Request) -> Response:
+        route = self._routes.get(request.path.partition("?")[0])
+        return to_response(json_reply(404, {"message": "not found"}) if route is None else route())
+
+
+async def _nobody(connection: ServerConnection) -> None:
+    """No connection gets past `process_request`."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """`host:port`, `[v6]:port` or `:port` (every address); raises ValueError."""
+    host, _, port = address.rpartition(":")
+    if not port.isascii() or not port.isdigit():
+        raise ValueError(f"{address!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)

@@ -6,6 +6,7 @@ is filled over a second, short-lived link to one of them, so that the running st
 
 import asyncio
 import os
+import socket
 import time
 from functools import partial
 from typing import Any
@@ -17,8 +18,9 @@ from prometheus_client import CollectorRegistry, generate_latest
 from actors.fanout import HttpReply, Query, json_reply
 from actors.frame_link import FirstBug, FrameClient
 from actors.proxy_history import HistorySearch
-from actors.proxy_metrics import exposition
+from actors.proxy_metrics import exposition, labelled
 from actors.proxy_subscribers import Outgoing, ServingOptions, Subscribers
+from actors.stream_server import RoutesPort, split_address
 from flashblocks.proxy.admission import Format
 from flashblocks.proxy.backlog import Backlog
 from flashblocks.proxy.foreign import ForeignStream, ours
@@ -38,6 +40,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     group: int = 0
     host: str = "127.0.0.1"
     port: int = 8550
+    metrics: bool = True
+    metrics_addr: str = ""
+    """`host:port` on which metrics are served besides the main port."""
+    metrics_global_labels: dict[str, str] = {}
+    metrics_host_label: bool = False
+    """Label every metric with this host's name."""
     data_dir: str = ""
     log_level: str = "info"
     upstream_ws: list[str]
@@ -127,7 +135,7 @@ class WebsocketProxy:
                 "/readyz": self._readyz,
                 "/livez": lambda: json_reply(200, {"status": "ok"}),
                 "/status": lambda: json_reply(200, self.status()),
-                "/metrics": self._metrics,
+                **({"/metrics": self._metrics} if settings.metrics else {}),
             },
             self._bugs,
         )
@@ -139,6 +147,13 @@ class WebsocketProxy:
             upstreams=self._who_knows_history,
             found=self._on_history,
         )
+        self._labels = dict(settings.metrics_global_labels)
+        if settings.metrics_host_label:
+            self._labels["hostname"] = socket.gethostname()
+        self._metrics_server: RoutesPort | None = None
+        if settings.metrics and settings.metrics_addr:
+            routes = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+            self._metrics_server = RoutesPort(*split_address(settings.metrics_addr), routes)
         self._registry = CollectorRegistry()
         self._stages = component_stages("websocket-proxy", settings.name, settings.data_dir, self._registry)
         self._last_flashblock_at: float | None = None
@@ -151,9 +166,16 @@ class WebsocketProxy:
         """The bound port."""
         return self._subscribers.port
 
+    @property
+    def metrics_port(self) -> int | None:
+        """The bound port of the metrics alone, where there is one."""
+        return None if self._metrics_server is None else self._metrics_server.port
+
     async def start(self) -> None:
         """Serve, and begin to connect to every upstream."""
         await self._subscribers.start()
+        if self._metrics_server is not None:
+            await self._metrics_server.start()
         for number, upstream in enumerate(self._upstreams):
             upstream.link = self._link(number, upstream)
             await upstream.link.start()
@@ -169,6 +191,8 @@ class WebsocketProxy:
             self._timer.cancel()
         links = [link for up in self._upstreams for link in (up.link, up.replay) if link is not None]
         await asyncio.gather(self._subscribers.close(), self._history.close(), *(link.close() for link in links))
+        if self._metrics_server is not None:
+            await self._metrics_server.close()
         if self._closings:
             await asyncio.wait(self._closings)
         await asyncio.to_thread(self._stages.close)
@@ -401,7 +425,8 @@ class WebsocketProxy:
             by_app=self._subscribers.limits.by_app(),
             age_s=self._age_s(),
         )
-        return HttpReply(200, text + generate_latest(self._registry), "text/plain; version=0.0.4; charset=utf-8")
+        text = labelled(text + generate_latest(self._registry), self._labels)
+        return HttpReply(200, text, "text/plain; version=0.0.4; charset=utf-8")
 
 
 def _serving_options(settings: Settings) -> ServingOptions:

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     for key, value in given.items():
         if key.startswith("upstream "):
             alias = aliases[key.removeprefix("upstream ")]
-            values[alias.field] = alias.convert(value)
+            values.update(alias.values(value))
     values.update({key: value for key, value in given.items() if not key.startswith("upstream ")})
     values.setdefault("name", component)
     try:

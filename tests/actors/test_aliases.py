@@ -35,6 +35,13 @@ def test_environment_names_are_the_upstream_ones(component: str, flag: str, name
         ("op-node", {"OP_NODE_SEQUENCER_SEALING_DURATION": "1.5s"}, "sealing_duration_ms", "1500"),
         ("op-node", {"OP_NODE_SEQUENCER_SEALING_DURATION": "60"}, "sealing_duration_ms", "60"),
         ("websocket-proxy", {"LISTEN_ADDR": "0.0.0.0:8545"}, "port", "8545"),
+        ("websocket-proxy", {"LISTEN_ADDR": "0.0.0.0:8545"}, "host", "0.0.0.0"),
+        ("websocket-proxy", {"LISTEN_ADDR": "[::1]:8545"}, "host", "::1"),
+        ("websocket-proxy", {"LISTEN_ADDR": ":8545"}, "host", "0.0.0.0"),
+        ("websocket-proxy", {"SUBSCRIBER_MAX_INTERVAL": "20"}, "subscriber_max_interval_ms", "20000"),
+        ("websocket-proxy", {"GLOBAL_CONNECTIONS_LIMIT": "7"}, "instance_connection_limit", "7"),
+        ("websocket-proxy", {"INSTANCE_CONNECTIONS_LIMIT": "7"}, "instance_connection_limit", "7"),
+        ("websocket-proxy", {"PER_IP_CONNECTIONS_LIMIT": "7"}, "per_ip_connection_limit", "7"),
     ],
 )
 def test_units_are_converted(component: str, environment: dict[str, str], field: str, value: str) -> None:
@@ -45,8 +52,15 @@ def test_units_are_converted(component: str, environment: dict[str, str], field:
 
 
 def test_a_proxy_can_be_set_up_by_the_original_names_alone() -> None:
-    environment = {"UPSTREAM_WS": "ws://a/ws,ws://b/ws", "PER_IP_CONNECTION_LIMIT": "0", "ENABLE_COMPRESSION": "true"}
+    environment = {
+        "UPSTREAM_WS": "ws://a/ws,ws://b/ws",
+        "PER_IP_CONNECTION_LIMIT": "0",
+        "ENABLE_COMPRESSION": "true",
+        "METRICS_GLOBAL_LABELS": "env=test,zone=a",
+        "METRICS_HOST_LABEL": "true",
+    }
     kind = settings_type("websocket-proxy")
     settings = load(kind, from_environment("websocket-proxy", kind, environment, lambda text: None))
     assert getattr(settings, "upstream_ws") == ["ws://a/ws", "ws://b/ws"]  # noqa: B009 – the type is only known here
     assert getattr(settings, "enable_compression") is True  # noqa: B009
+    assert getattr(settings, "metrics_global_labels") == {"env": "test", "zone": "a"}  # noqa: B009

@@ -31,7 +31,12 @@ def test_a_flag_weighs_more_than_the_environment_and_that_more_than_nothing(
     assert main(["run", "websocket-proxy", "--port", "2"]) == 0
     ((component, values),) = started
     assert component == "websocket-proxy"
-    assert values == {"upstream_ws": "ws://from-environment/ws", "port": "2", "name": "websocket-proxy"}
+    assert values == {
+        "upstream_ws": "ws://from-environment/ws",
+        "host": "0.0.0.0",
+        "port": "2",
+        "name": "websocket-proxy",
+    }
 
 
 def test_the_originals_flags_are_understood(started: list[tuple[str, dict[str, Any]]]) -> None:
