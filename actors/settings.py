@@ -105,7 +105,9 @@ def from_environment(
         meant = by_name.get(name)
         if meant is not None:
             own = name.startswith(own_prefix)
-            values.update({key: value for key, value in meant.values(text).items() if own or key not in values})
+            for field, value in meant.values(text).items():
+                if field in known and (own or field not in values):
+                    values[field] = value
         elif name.startswith(own_prefix) or _looks_like(component, name):
             warn(f"{name} is not a setting of {component}; it is ignored")
     return values
