@@ -171,10 +171,13 @@ def _missing(last: Seen, event: Seen, announced: set[tuple[int, int]], chain: di
 def _no_stale_publisher(seen: Sequence[Seen]) -> list[Violation]:
     """What nobody had seen before must not come from an epoch older than one already seen: a deposed leader spoke.
 
-    Unless the newer epoch's leader says the same at its own door: then a majority had it before the claim, and what
-    came late was on its way when the leader was deposed.
+    Unless a majority had it before the claim, and it was on its way when the leader was deposed: a new leader repeats
+    the last sealed and the open block at its own door, so it is there, or before all that is there.
     """
     repeated = {(event.number, event.index, event.block_hash, event.epoch) for event in seen if not event.edge}
+    repeated_from: dict[int, tuple[int, int]] = {}
+    for number, index, _, epoch in repeated:
+        repeated_from[epoch] = min((number, index), repeated_from.get(epoch, (number, index)))
     violations = []
     places: set[tuple[int, int]] = set()
     newest = 0
@@ -182,7 +185,8 @@ def _no_stale_publisher(seen: Sequence[Seen]) -> list[Violation]:
         if not event.epoch:
             continue
         place = (event.number, event.index)
-        on_its_way = (*place, event.block_hash, newest) in repeated
+        before_claim = place < repeated_from.get(newest, place)
+        on_its_way = before_claim or (*place, event.block_hash, newest) in repeated
         if place not in places and event.epoch < newest and not on_its_way:
             text = f"{event.source} published {event.number}/{event.index} in epoch {event.epoch} after epoch {newest}"
             violations.append(Violation(STALE_EPOCH, text))

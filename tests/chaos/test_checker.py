@@ -178,6 +178,8 @@ def test_what_was_committed_before_the_claim_may_arrive_after_it():
     assert check([*late, *republished, sealed(1)]).passed
     other = [seen(1, 2, "new door", edge=False, epoch=2, block_hash="other")]
     assert STALE_EPOCH in rules([*late, *republished[:2], *other, sealed(1)])
+    older = [seen(2, index, "new door", edge=False, epoch=2) for index in range(INDICES)]
+    assert check([seen(1, 0, "a"), *older, seen(1, 1, "a"), seen(1, 2, "a"), sealed(1), sealed(2)]).passed
 
 
 def test_a_conductor_may_repeat_itself_and_be_late_with_what_is_known():
