@@ -90,7 +90,7 @@ async def test_a_builder_gone_mid_block_leaves_the_committed_prefix_and_the_bloc
 
 
 async def test_a_builder_that_comes_back_goes_on_with_the_block(tmp_path: Path) -> None:
-    async with running(tmp_path, block_time_s=6) as rig:
+    async with running(tmp_path, block_time_s=6, flashblock_time_ms=60_000) as rig:  # nobody stands in
         payload_id = await rig.open_block()
         await until(lambda: len(rig.ledger.open) >= 2, "two are committed")
         await rig.restart_builder()
