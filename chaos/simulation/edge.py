@@ -1,4 +1,4 @@
-"""The public side: websocket-proxies (the real ordering and backlog), their subscribers, the rpc-node, the clients.
+"""The public side behind the proxies: their subscribers, the rpc-node (the real pending machine), the clients.
 
 What subscribers and clients see is written into the history, in the form that `chaos.checker` judges.
 """
@@ -12,19 +12,15 @@ from chaos.history import Event, GapAnnounced, Invalidated, PendingRead, Preconf
 from chaos.simulation.blocks import Block, opened, sender_and_nonce, transaction_hash, transfer
 from chaos.simulation.execution import ChainDisk, Client
 from chaos.simulation.kernel import Process
-from chaos.simulation.network import CallRefused, CallUnknown, Connection, Link, Network
+from chaos.simulation.network import CallRefused, CallUnknown, Link, Network
 from flashblocks.preconf.facts import Appended as Shown
 from flashblocks.preconf.facts import Backfill, BlockRef, CanonicalBlock, Execute, Resend, Seal
 from flashblocks.preconf.facts import Decision as PendingDecision
 from flashblocks.preconf.facts import Invalidated as Withdrawn
 from flashblocks.preconf.intake import arrival_of
 from flashblocks.preconf.pending import PendingMachine
-from flashblocks.proxy.backlog import Backlog
-from flashblocks.proxy.foreign import ours
-from flashblocks.proxy.ordering import Announce, Ask, Decision, Deliver, Ordering
 from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame
 from flashblocks.wire.hexadecimal import data
-from raft.ledger import ENTRY_SIZE_BYTES_MAX
 
 Record = Callable[[Event], None]
 
@@ -35,7 +31,6 @@ READ_S = 0.25
 SEND_AGAIN_S = 1.0
 CALL_S_MAX = 0.5
 BACKFILL_TRIES_MAX = 4
-BACKLOG_BLOCKS = 16
 EDGE = "edge"
 
 
@@ -56,140 +51,40 @@ def seen(at: float, source: str, frame: FlashblockFrame, edge: bool) -> Seen:
     )
 
 
-class Proxy:
-    """One websocket-proxy."""
-
-    def __init__(self, network: Network, process: Process, upstreams: list[str], ordering: Ordering) -> None:
-        self.network, self.process = network, process
-        self._ordering = ordering
-        self._backlog: Backlog[FlashblockFrame] = Backlog(
-            blocks_max=BACKLOG_BLOCKS, bytes_max=16 * ENTRY_SIZE_BYTES_MAX
-        )
-        self._upstreams = upstreams
-        self._replays: dict[int, Link] = {}
-        self._subscribers: list[Connection] = []
-        self._ticks = 0
-
-    def start(self) -> None:
-        """Connect to every conductor."""
-        for number, slot in enumerate(self._upstreams):
-            Link(
-                self.network,
-                self.process,
-                slot,
-                partial(self._on_frame, number, False),
-                partial(self._on_change, number),
-                start=lambda: self._ordering.wanted,
-            )
-
-    def _on_change(self, number: int, up: bool) -> None:
-        now = self.process.clock.now
-        if up:
-            self._ordering.upstream_up(number, resumable=True)
-            self._act(self._ordering.tick(now))
-        else:
-            self._act(self._ordering.upstream_down(number, now))
-
-    def _on_frame(self, number: int, replay: bool, frame: FlashblockFrame) -> None:
-        self._act(self._ordering.arrive(ours(number, frame, replay=replay), self.process.clock.now))
-
-    def _act(self, decisions: list[Decision]) -> None:
-        for decision in decisions:
-            match decision:
-                case Deliver(arrival=arrival):
-                    frame: FlashblockFrame = arrival.item
-                    if arrival.epoch is not None and arrival.epoch != frame.epoch:
-                        frame = FlashblockFrame(arrival.epoch, *_but_epoch(frame))
-                    self._send(frame)
-                    self._backlog.add(frame.number, frame.index, len(frame.body), frame)
-                case Announce(number=number, index_from=index_from, index_to=index_to):
-                    self._send(AnnounceGapFrame(number, index_from, index_to))
-                case Ask(upstream=number, start=start):
-                    self._ask(number, start)
-        if not self._ordering.gap_open:
-            for replay in self._replays.values():
-                replay.close()
-            self._replays.clear()
-        self._ticks += 1
-        if self._ordering.wakes_at is not None:
-            self.process.after(max(0.0, self._ordering.wakes_at - self.process.clock.now), self._tick, self._ticks)
-
-    def _tick(self, tick: int) -> None:
-        if tick == self._ticks:
-            self._act(self._ordering.tick(self.process.clock.now))
-
-    def _ask(self, number: int, start: tuple[int, int]) -> None:
-        old = self._replays.pop(number, None)
-        if old is not None:
-            old.close()
-        on_frame = partial(self._on_frame, number, True)
-        self._replays[number] = Link(self.network, self.process, self._upstreams[number], on_frame, start=lambda: start)
-
-    def _send(self, frame: FlashblockFrame | AnnounceGapFrame) -> None:
-        for peer in self._subscribers:
-            peer.to_client(frame)
-
-    def on_peer(self, peer: Connection, start: tuple[int, int] | None, port: str) -> None:
-        """A subscriber gets the open block, or what it asked for."""
-        self._subscribers.append(peer)
-        owed = self._backlog.owed(start)
-        if owed.missing is not None:
-            peer.to_client(AnnounceGapFrame(*owed.missing, owed.missing[1]))
-        for frame in owed.items:
-            peer.to_client(frame)
-
-    def on_peer_lost(self, peer: Connection) -> None:
-        """A subscriber left."""
-        if peer in self._subscribers:
-            self._subscribers.remove(peer)
-
-    def on_peer_frame(self, peer: Connection, message: object) -> None:
-        """A subscriber has nothing to say."""
-
-    def check(self) -> None:
-        """The ordering's invariants."""
-        self._ordering.check()
-
-
-def _but_epoch(frame: FlashblockFrame) -> tuple[int, int, bytes, bytes, bytes, bytes, str, bytes]:
-    return (
-        frame.number,
-        frame.index,
-        frame.payload_id,
-        frame.parent_hash,
-        frame.block_hash,
-        frame.digest,
-        frame.traceparent,
-        frame.body,
-    )
-
-
 class Witness:
     """A subscriber that writes down what it sees: of every proxy (edge), and of every conductor's own door.
 
-    It starts where the stream is. When its proxy was gone it is a new subscriber, with a new name.
+    It starts where the stream is. When a proxy was gone it resumes behind what it has seen; a conductor's door is
+    another source each time.
     """
 
     def __init__(self, network: Network, process: Process, doors: list[tuple[str, bool]], record: Record) -> None:
         self.network, self.process = network, process
         self._doors, self._record = doors, record
         self._connections: dict[str, int] = {}
+        self._last: dict[str, tuple[int, int]] = {}
 
     def start(self) -> None:
         """Subscribe everywhere."""
         for slot, edge in self._doors:
-            Link(self.network, self.process, slot, partial(self._note, slot, edge), partial(self._on_change, slot))
+            note, change = partial(self._note, slot, edge), partial(self._on_change, slot)
+            Link(self.network, self.process, slot, note, change, partial(self._next, slot) if edge else lambda: None)
+
+    def _next(self, slot: str) -> tuple[int, int] | None:
+        last = self._last.get(slot)
+        return None if last is None else (last[0], last[1] + 1)
 
     def _on_change(self, slot: str, up: bool) -> None:
         if up:
             self._connections[slot] = self._connections.get(slot, 0) + 1
 
     def _note(self, slot: str, edge: bool, frame: FlashblockFrame | AnnounceGapFrame) -> None:
-        source = f"{slot}#{self._connections[slot]}"
+        source = slot if edge else f"{slot}#{self._connections[slot]}"
         if isinstance(frame, AnnounceGapFrame):
             gap = GapAnnounced(self.process.clock.now, source, frame.number, frame.index_from, frame.index_to)
             self._record(gap)
         else:
+            self._last[slot] = frame.key
             self._record(seen(self.process.clock.now, source, frame, edge))
 
     def check(self) -> None:

@@ -20,13 +20,14 @@ from chaos.simulation.boost import RollupBoost
 from chaos.simulation.builder import Builder
 from chaos.simulation.conductor import Conductor
 from chaos.simulation.consensus import GENESIS_HASH, Consensus, Variant
-from chaos.simulation.edge import EDGE, Proxy, RpcNode, Senders, Witness
+from chaos.simulation.edge import EDGE, RpcNode, Senders, Witness
 from chaos.simulation.execution import ChainDisk, Client, FallbackEl
 from chaos.simulation.injuries import Injuries
 from chaos.simulation.judge import judge
 from chaos.simulation.kernel import Clock, Process
 from chaos.simulation.network import Network
 from chaos.simulation.op_node import OpNode
+from chaos.simulation.proxy import Proxy
 from chaos.simulation.raft_disk import RaftDisk
 from chaos.simulation.schedule import FaultPlan, draw_schedule
 from flashblocks.builder.schedule import Timing

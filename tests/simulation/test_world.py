@@ -48,7 +48,7 @@ def test_every_kind_of_fault_happens_and_is_survived(kind):
 def test_a_healthy_cluster_streams_every_flashblock_of_every_block():
     run = simulate(5, Options(shape=Shape(5, 2, 200, -110, 6.0, 0), schedule=()))
     assert run.passed and run.leaders == 1
-    sizes = Counter(event.number for event in run.history if getattr(event, "source", "") == "proxy-0#1")
+    sizes = Counter(event.number for event in run.history if getattr(event, "source", "") == "proxy-0")
     whole = sorted(sizes)[1:-1]
     assert len(whole) >= 3
     assert all(sizes[number] == 11 for number in whole), "index 0 and ten flashblocks of 200 ms"
