@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flashblocks.execution import ChainSpec, OpenBlock, PayloadAttributes
+from flashblocks.execution import ChainSpec, OpenBlock, PayloadAttributes, WorldState
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.assembler import assemble
 from flashblocks.execution.chain_spec import FORK_TIMES, KNOWN_FORK_TIMES
@@ -242,3 +242,36 @@ def test_times_in_the_file_win_over_those_known_of_the_chain() -> None:
     spec = ChainSpec.with_times(11_155_420, {"jovian_time": 5})
     assert spec.jovian_time == 5
     assert ChainSpec.with_times(77, {"ecotone_time": 1}).holocene_time is None
+
+
+class Recording(dict[bytes, bytes]):
+    """A witness that remembers what was read of it."""
+
+    def __init__(self, nodes: dict[bytes, bytes]) -> None:
+        super().__init__(nodes)
+        self.read: dict[bytes, bytes] = {}
+
+    def __getitem__(self, key: bytes) -> bytes:
+        value = self.read[key] = super().__getitem__(key)
+        return value
+
+
+@pytest.mark.parametrize("fork", ["holocene", "jovian"])
+def test_a_witness_of_the_whole_block_is_enough_for_its_pieces(new_chain: Any, tmp_path: Path, fork: str) -> None:
+    """The roots in between may need nodes that the whole block does not; the last one comes out all the same."""
+    chain = world(new_chain, fork)
+    raws = block_of_everything(chain, fork)
+    attributes = chain.attributes()
+    witness = Recording(nodes_of(chain.state))
+    block = OpenBlock.start(chain.spec, chain.head, WorldState.from_witness(chain.head.state_root, witness), attributes)
+    for raw in raws:
+        block.append(raw)
+    expected = block.seal().header.hash
+    path = fixture_file(tmp_path / "block.json.gz", chain, raws, attributes, expected)
+    vector = json.loads(gzip.decompress(path.read_bytes()))
+    full = len(vector["witness"])
+    vector["witness"] = {key.hex(): "0x" + value.hex() for key, value in witness.read.items()}
+    assert len(vector["witness"]) < full
+    path.write_bytes(gzip.compress(json.dumps(vector).encode(), 1))
+    for pieces in (1, 3, 10, len(raws)):
+        assert replay_file(path, pieces).hash_match, pieces
