@@ -29,6 +29,8 @@ from chaos.history import (
 
 NOTICED_SILENCE_S = 2.0
 """Where nobody should notice, the public stream may be silent this long: a slow machine is not a fault."""
+INTERRUPTION_S = 0.45
+"""Two flashblocks further apart than this are a hole in the stream: more than two of its periods of 200 ms."""
 FORGOTTEN_S = 10.0
 """An accepted transaction that is in no block this long after belongs to those that ingress should have sent again."""
 HALT_GRACE_S = 2.0
@@ -179,13 +181,19 @@ def silence_ms(fresh: Sequence[Fresh], since: float, until: float) -> float:
 
 
 def _next_ms(fresh: Sequence[Fresh], since: float, until: float, expect: Expect) -> float:
-    """Milliseconds to the next flashblock: of a successor where there was one – what the dead leader still had on the
-    wire says nothing of the failover – else the next at all."""
+    """Milliseconds until the stream went on: what the dead leader still had on the wire says nothing of that.
+
+    It went on with a successor's first flashblock, or with the first one after an interruption; else with the next.
+    """
     before = max((event.epoch for event in fresh if event.at <= since), default=0)
     after = [event for event in fresh if since < event.at <= until]
-    newer = [event for event in after if event.epoch > before]
-    chosen = newer if newer and expect is not Expect.UNNOTICED else after
-    return round(((chosen[0].at if chosen else until) - since) * 1000, 1)
+    if expect is Expect.GOES_ON:
+        last = since
+        for event in after:
+            if event.epoch > before or event.at - last > INTERRUPTION_S:
+                return round((event.at - since) * 1000, 1)
+            last = event.at
+    return round(((after[0].at if after else until) - since) * 1000, 1)
 
 
 def unexpected(history: Sequence[Event], runs: Sequence[Run], expect: Expect) -> list[str]:

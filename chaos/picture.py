@@ -22,12 +22,10 @@ from chaos.history import (
     SealedBlock,
     Seen,
 )
-from chaos.judgement import Run, fresh_flashblocks
+from chaos.judgement import INTERRUPTION_S, Run, fresh_flashblocks
 
 WIDTH_PX, LABEL_PX, RIGHT_PX = 1180, 150, 14
 LANE_PX, LANE_GAP_PX, AXIS_PX = 18, 5, 24
-SILENCE_S_MIN = 0.45
-"""Two flashblocks further apart than this leave a visible hole in a subscriber's lane."""
 CLOSE_BEFORE_S, CLOSE_AFTER_S = 1.2, 2.4
 GROUP_COLOURS = 5
 AXIS_TICKS_MAX = 12
@@ -142,7 +140,7 @@ class Picture:
         events = self._by_source[source]
         content = []
         for earlier, later in itertools.pairwise(events):
-            if later.at - earlier.at > SILENCE_S_MIN and window.holds(later.at):
+            if later.at - earlier.at > INTERRUPTION_S and window.holds(later.at):
                 text = f"no flashblock for {(later.at - earlier.at) * 1000:.0f} ms"
                 content.append(_band(window, earlier.at, later.at, "silence", text))
         down: float | None = None

@@ -34,6 +34,17 @@ def test_what_the_dead_leader_still_had_on_the_wire_is_not_the_failover():
     assert judge(history).runs[0].gap_ms == pytest.approx(351, abs=1.5)
 
 
+def test_a_stream_that_is_taken_up_again_by_the_same_leader_went_on_then():
+    """A hung builder: 2/5 was on the wire, the fallback EL stands in after 0.6 s, the lead moves at the block's end."""
+    on_the_wire = [seen(100.0, 2, 4, "proxy-0 frames", 1), seen(100.2, 2, 5, "proxy-0 frames", 1)]
+    stood_in = [seen(100.8, 2, 6, "proxy-0 frames", 1), seen(101.0, 2, 7, "proxy-0 frames", 1)]
+    successor = [seen(101.4, 3, 0, "proxy-0 frames", 2)]
+    marks = [Fault(100.1, 1, "hang", "builder", "sequencer-0", 1), Observed(101.5, 1)]
+    (run,) = runs_of([*on_the_wire, *stood_in, *successor, *marks])
+    assert run.gap_ms == pytest.approx(700, abs=0.2)
+    assert run.silence_ms == pytest.approx(600, abs=0.2)
+
+
 def sorted_stream(history):
     head = [event for event in history if isinstance(event, Began)]
     timed = [event for event in history if not isinstance(event, Began) and hasattr(event, "at")]
