@@ -1,4 +1,4 @@
-"""What executes without a transaction: `eth_call`, `eth_estimateGas` – on `pending` in its own environment."""
+"""What executes without a transaction – `eth_call` and its relatives –, on `pending` in its own environment."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 from actors.rpc_server import Method
 from actors.rpc_view import RpcView
+from flashblocks.execution.access_list import create_access_list
 from flashblocks.execution.calls import call, estimate_gas
 from flashblocks.execution.errors import CallReverted, InvalidTransaction
 from flashblocks.execution.reverts import revert_error
 from flashblocks.execution.rpc_arguments import LATEST, BlockName, block_name, call_arguments, overrides
+from flashblocks.execution.rpc_shapes import access_list_json
 from flashblocks.preconf.simulate import read_simulation, simulate
 from flashblocks.wire.hexadecimal import data, quantity
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
@@ -47,14 +49,19 @@ class Beside:
 
 
 class RpcCalls:
-    """eth_call, eth_estimateGas and eth_simulateV1 of one rpc-node."""
+    """eth_call, eth_estimateGas, eth_createAccessList and eth_simulateV1 of one rpc-node."""
 
     def __init__(self, view: RpcView, beside: Beside) -> None:
         self._view, self._beside = view, beside
 
     def methods(self) -> dict[str, Method]:
         """Name → coroutine, as `RpcServer` takes them."""
-        return {"eth_call": self.call, "eth_estimateGas": self.estimate_gas, "eth_simulateV1": self.simulate}
+        return {
+            "eth_call": self.call,
+            "eth_estimateGas": self.estimate_gas,
+            "eth_createAccessList": self.create_access_list,
+            "eth_simulateV1": self.simulate,
+        }
 
     async def call(self, message: Any, block: Any = None, state_overrides: Any = None, _blocks: Any = None) -> str:
         """eth_call: the output; code 3 with the revert data when the contract refuses."""
@@ -92,6 +99,22 @@ class RpcCalls:
         except InvalidTransaction as refused:
             raise RpcError(SERVER_ERROR, str(refused)) from None
         return quantity(gas)
+
+    async def create_access_list(self, message: Any, block: Any = None, state_overrides: Any = None) -> dict[str, Any]:
+        """eth_createAccessList: what a message touches, and what it costs with that said before."""
+        header, state = self._view.state(block, PENDING)
+        arguments, changed = call_arguments(message), overrides(state_overrides)
+        hashes = self._view.block_hashes(header)
+        try:
+            made = await self._beside.run(
+                lambda: create_access_list(
+                    self._view.spec, header, state, **arguments, overrides=changed, block_hashes=hashes
+                )
+            )
+        except InvalidTransaction as refused:
+            raise RpcError(SERVER_ERROR, str(refused)) from None
+        answer = {"accessList": access_list_json(made.access_list), "gasUsed": quantity(made.gas_used)}
+        return answer if made.error is None else {**answer, "error": made.error}
 
     async def simulate(self, request: Any, block: Any = None) -> list[dict[str, Any]]:
         """eth_simulateV1: blocks of calls on top of a block, the pending one included."""

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 from actors.preconf_follower import PreconfFollower
 from actors.rpc_calls import Beside, RpcCalls
 from actors.rpc_client import RpcRefused, RpcUnknown
+from actors.rpc_metering import RpcMetering
 from actors.rpc_reads import RpcReads
 from actors.rpc_sender import RpcSender
 from actors.rpc_server import CALLER, Probes, RpcServer
@@ -44,8 +45,6 @@ FORWARDED_METHODS = frozenset(
         "debug_getRawHeader",
         "debug_getRawReceipts",
         "debug_getRawTransaction",
-        "eth_createAccessList",
-        "eth_getProof",
         "txpool_content",
         "txpool_contentFrom",
         "txpool_inspect",
@@ -113,6 +112,7 @@ class RpcNode:
             {
                 **reads.methods(),
                 **RpcCalls(view, self._beside).methods(),
+                **RpcMetering(view, self._beside).methods(),
                 **self._sender.methods(),
                 **self._subscriber.methods(),
                 "web3_clientVersion": self._client_version,

@@ -17,7 +17,17 @@ from flashblocks.execution.fee_history import (
     suggested_tip,
 )
 from flashblocks.execution.keccak import keccak256
-from flashblocks.execution.rpc_arguments import LATEST, BlockName, LogFilter, address, block_name, log_filter, slot
+from flashblocks.execution.proofs import account_proof
+from flashblocks.execution.rpc_arguments import (
+    LATEST,
+    BlockName,
+    LogFilter,
+    address,
+    block_name,
+    log_filter,
+    proof_keys,
+    slot,
+)
 from flashblocks.preconf import shapes
 from flashblocks.preconf.sent import SentTransactions
 from flashblocks.preconf.snapshot import PendingSnapshot
@@ -76,6 +86,7 @@ class RpcReads:
             "eth_getTransactionCount": self.nonce,
             "eth_getCode": self.code,
             "eth_getStorageAt": self.storage,
+            "eth_getProof": self.proof,
             "eth_getLogs": self.logs,
         }
 
@@ -252,6 +263,11 @@ class RpcReads:
         """eth_getStorageAt: the 32-byte word."""
         _, state = self._view.state(block)
         return data(state.storage(address(account), slot(position)).to_bytes(32, "big"))
+
+    async def proof(self, account: str, keys: Any, block: Any = None) -> dict[str, Any]:
+        """Account and slots with the nodes that prove them under the block's state root (EIP-1186), pending too."""
+        state, who, asked = self._view.state(block)[1], address(account), proof_keys(keys)
+        return dict(await self._heavy(lambda: account_proof(state, who, asked)))
 
     # Logs -----------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ import msgspec
 
 from flashblocks.execution.chain_spec import ISTHMUS
 from flashblocks.execution.errors import InvalidTransaction
-from flashblocks.execution.fees import L1Parameters
 from flashblocks.execution.header import ZERO_HASH, Header
+from flashblocks.execution.open_block import NO_L1_PARAMETERS
 from flashblocks.execution.pool_rules import PoolHead, check_alone, decode_for_pool
 from flashblocks.execution.state import WorldState
 from flashblocks.execution.transaction import Transaction
@@ -18,16 +18,6 @@ from flashblocks.execution.transaction import Transaction
 NONCES_AHEAD_MAX = 1_024  # as many of one sender as a pool holds
 TIP_WEI_MIN = 0
 REPLACEMENT_BUMP_PERCENT = 10
-
-NO_L1_FEES = L1Parameters(
-    base_fee=0,
-    blob_base_fee=0,
-    base_fee_scalar=0,
-    blob_base_fee_scalar=0,
-    operator_fee_scalar=0,
-    operator_fee_constant=0,
-    da_footprint_gas_scalar=0,
-)
 
 
 class Terms(msgspec.Struct, frozen=True):
@@ -110,4 +100,4 @@ def _pool_head(terms: Terms) -> PoolHead:
         timestamp=0,
         base_fee_per_gas=terms.base_fee,
     )
-    return PoolHead(header, WorldState(), ISTHMUS, terms.base_fee, NO_L1_FEES)
+    return PoolHead(header, WorldState(), ISTHMUS, terms.base_fee, NO_L1_PARAMETERS)

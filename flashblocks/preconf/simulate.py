@@ -15,8 +15,9 @@ from flashblocks.execution.calls import GAS_CAP_DEFAULT, AccountOverride, apply_
 from flashblocks.execution.chain_spec import ChainSpec
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.evm import TRANSFER_ADDRESS, TRANSFER_TOPIC
-from flashblocks.execution.fees import MESSAGE_PASSER, L1Parameters, next_base_fee
+from flashblocks.execution.fees import MESSAGE_PASSER, next_base_fee
 from flashblocks.execution.header import EMPTY_REQUESTS_HASH, Header
+from flashblocks.execution.open_block import NO_L1_PARAMETERS
 from flashblocks.execution.receipt import Log, Receipt, bloom_bits
 from flashblocks.execution.reverts import revert_error
 from flashblocks.execution.rlp import RlpItem, encode, minimal_bytes
@@ -24,7 +25,7 @@ from flashblocks.execution.rpc_arguments import address, call_arguments, overrid
 from flashblocks.execution.rpc_shapes import block_json, block_receipts_json
 from flashblocks.execution.state import WorldState
 from flashblocks.execution.system_calls import begin_block
-from flashblocks.execution.transact import PRECOMPILE_ADDRESSES, Outcome, apply_transaction, call_unpaid
+from flashblocks.execution.transact import Outcome, apply_transaction, call_unpaid, precompile_addresses
 from flashblocks.execution.transaction import Transaction, unsigned_transaction
 from flashblocks.execution.trie import ordered_root
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes, to_int
@@ -48,15 +49,6 @@ INVALID_CALLS = {  # the codes of execution-apis for what a call with `validatio
     "sender not an eoa": -38024,
     "max initcode size exceeded": -38025,
 }
-NO_ROLLUP_FEES = L1Parameters(
-    base_fee=0,
-    blob_base_fee=0,
-    base_fee_scalar=0,
-    blob_base_fee_scalar=0,
-    operator_fee_scalar=0,
-    operator_fee_constant=0,
-    da_footprint_gas_scalar=0,
-)
 
 
 class SimulatedCall(msgspec.Struct, frozen=True):
@@ -198,7 +190,7 @@ def _run_calls(
 ) -> Ran:
     ran: Ran = []
     used = 0
-    warm = PRECOMPILE_ADDRESSES | {header.fee_recipient}
+    warm = precompile_addresses(working.environment.rules) | {header.fee_recipient}
     for call in calls:
         room = min(header.gas_limit, gas_left) - used
         gas = call.arguments.get("gas", room)
@@ -217,7 +209,7 @@ def _run_calls(
 
 def _run_valid(working: BlockState, warm: frozenset[bytes], tx: Transaction, room: int) -> Outcome:
     try:
-        return apply_transaction(working, warm, tx, NO_ROLLUP_FEES, room)
+        return apply_transaction(working, warm, tx, NO_L1_PARAMETERS, room)
     except InvalidTransaction as error:
         codes = (code for text, code in INVALID_CALLS.items() if str(error).startswith(text))
         raise RpcError(next(codes, INVALID_PARAMS), str(error)) from None

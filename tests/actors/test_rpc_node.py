@@ -9,6 +9,7 @@ import pytest
 from actors.rpc_client import RpcClient, RpcRefused
 from actors.rpc_node import RpcNode
 from flashblocks.execution.accounts import TEST_ACCOUNTS
+from flashblocks.execution.keccak import keccak256
 from flashblocks.wire.hexadecimal import data
 from tests.actors.one_sequencer import OneSequencer, node_behind, until
 
@@ -232,6 +233,55 @@ async def test_eth_call_on_pending_runs_in_the_pending_block(
     assert reverted.value.code == 3
 
 
+async def test_proofs_and_access_lists_are_of_the_pending_state(
+    node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
+) -> None:
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0, to=9, value=5))
+    await shown(node, 1, 1)
+    pending = await wallet.call("eth_getBlockByNumber", "pending", False)
+    proof = await wallet.call("eth_getProof", data(BOB.address), ["0x0"], "pending")
+    assert int(proof["balance"], 16) == 10_000 * 10**18 + 5
+    assert data(keccak256(bytes.fromhex(proof["accountProof"][0][2:]))) == pending["stateRoot"]
+    assert [(each["key"], each["value"]) for each in proof["storageProof"]] == [("0x0", "0x0")]
+    where = "0x" + "77" * 20
+    reads_slot_1 = {where: {"code": "0x600154"}}
+    made = await wallet.call("eth_createAccessList", {"to": where}, "pending", reads_slot_1)
+    assert made["accessList"] == [{"address": where, "storageKeys": ["0x" + "00" * 31 + "01"]}]
+
+
+async def test_metering(node: RpcNode, wallet: RpcClient, sequencer: OneSequencer) -> None:
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0))
+    await shown(node, 1, 1)
+    bundle = {"txs": [data(sequencer.forge.transfer(0, nonce, value=7)) for nonce in (1, 2)], "blockNumber": "0x1"}
+    metered = await wallet.call("base_meterBundle", bundle)
+    assert (metered["stateBlockNumber"], metered["stateFlashblockIndex"], metered["totalGasUsed"]) == (1, 1, 42_000)
+    assert [each["value"] for each in metered["results"]] == ["0x7", "0x7"]
+    assert metered["totalExecutionTimeUs"] == pytest.approx(
+        sum(each["executionTimeUs"] for each in metered["results"]), abs=2
+    )
+    with pytest.raises(RpcRefused, match="Bundle metering failed: nonce too high"):
+        await wallet.call("base_meterBundle", {"txs": [data(sequencer.forge.transfer(0, 5))]})
+    with pytest.raises(RpcRefused) as refused:
+        await wallet.call("base_meterBundle", {"txs": "0x"})
+    assert refused.value.code == -32602
+    sealed = await sequencer.seal()
+    sequencer.begin()
+    await shown(node, 2, 0)
+    by_number = await wallet.call("base_meterBlockByNumber", "0x1")
+    by_hash = await wallet.call("base_meterBlockByHash", data(sealed.header.hash))
+    for block in (by_number, by_hash):
+        assert (block["blockHash"], block["blockNumber"]) == (data(sealed.header.hash), 1)
+        assert sum(each["gasUsed"] for each in block["transactions"]) == sealed.header.gas_used
+        assert block["totalTimeUs"] == sum(
+            block[f"{part}TimeUs"] for part in ("signerRecovery", "execution", "stateRoot")
+        )
+    for unknown in ("0x99", "pending"):
+        with pytest.raises(RpcRefused, match="Block not found"):
+            await wallet.call("base_meterBlockByNumber", unknown)
+
+
 async def test_sending_without_an_ingress_reaches_the_clients_pool(
     node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
 ) -> None:
@@ -269,6 +319,16 @@ async def test_sending_without_an_ingress_reaches_the_clients_pool(
         ("eth_getStorageAt", ["0x" + "11" * 20, "0x0", "pending"], ZERO_HASH),
         ("eth_getLogs", [{"fromBlock": "0x0", "toBlock": "pending"}], []),
         ("eth_maxPriorityFeePerGas", [], "0xf4240"),
+        ("eth_blobBaseFee", [], "0x1"),
+        ("eth_getHeaderByNumber", ["0x63"], None),
+        ("eth_getHeaderByHash", [ZERO_HASH], None),
+        ("eth_getBlockTransactionCountByHash", [ZERO_HASH], None),
+        ("eth_getTransactionByBlockNumberAndIndex", ["latest", "0x0"], None),
+        ("eth_getTransactionByBlockHashAndIndex", [ZERO_HASH, "0x0"], None),
+        ("eth_getRawTransactionByHash", [ZERO_HASH], None),
+        ("net_listening", [], True),
+        ("net_peerCount", [], "0x0"),
+        ("txpool_status", [], {"pending": "0x0", "queued": "0x0"}),
     ],
 )
 async def test_answers(wallet: RpcClient, method: str, params: list[Any], answer: Any) -> None:
