@@ -14,9 +14,11 @@ from flashblocks.execution.chain_spec import FORK_TIMES, KNOWN_FORK_TIMES
 from flashblocks.execution.code import Code
 from flashblocks.execution.errors import MissingState
 from flashblocks.execution.header import Header
+from flashblocks.execution.keccak import hashed_slot
 from flashblocks.execution.replay import load_fixture, replay_file
 from flashblocks.execution.signing import sign_authorization
 from flashblocks.execution.state import Account
+from flashblocks.execution.trie import update
 from tests.execution.rules.test_stock import FORKS, nodes_of, to_fork
 
 STRANGER = b"\x77" * 20
@@ -56,9 +58,6 @@ LARGE_INITCODE = assemble("24576 @end push0 codecopy 24576 push0 return end:")[:
 
 def world(new_chain: Any, fork: str) -> Any:
     """A chain with the contracts above, the next block of which is one of `fork`."""
-    from flashblocks.execution.keccak import hashed_slot
-    from flashblocks.execution.trie import update
-
     slots = {hashed_slot(slot): 1 for slot in range(SLOTS)}
     chain = new_chain(
         {
@@ -256,22 +255,51 @@ class Recording(dict[bytes, bytes]):
         return value
 
 
-@pytest.mark.parametrize("fork", ["holocene", "jovian"])
-def test_a_witness_of_the_whole_block_is_enough_for_its_pieces(new_chain: Any, tmp_path: Path, fork: str) -> None:
-    """The roots in between may need nodes that the whole block does not; the last one comes out all the same."""
-    chain = world(new_chain, fork)
-    raws = block_of_everything(chain, fork)
+def minimal_fixture(path: Path, chain: Any, raws: list[bytes]) -> Path:
+    """A fixture whose witness holds only what building the whole block reads."""
     attributes = chain.attributes()
     witness = Recording(nodes_of(chain.state))
-    block = OpenBlock.start(chain.spec, chain.head, WorldState.from_witness(chain.head.state_root, witness), attributes)
+    state = WorldState.from_witness(chain.head.state_root, witness)
+    block = OpenBlock.start(chain.spec, chain.head, state, attributes)
     for raw in raws:
         block.append(raw)
-    expected = block.seal().header.hash
-    path = fixture_file(tmp_path / "block.json.gz", chain, raws, attributes, expected)
+    fixture_file(path, chain, raws, attributes, block.seal().header.hash)
     vector = json.loads(gzip.decompress(path.read_bytes()))
-    full = len(vector["witness"])
+    assert len(witness.read) < len(vector["witness"])
     vector["witness"] = {key.hex(): "0x" + value.hex() for key, value in witness.read.items()}
-    assert len(vector["witness"]) < full
     path.write_bytes(gzip.compress(json.dumps(vector).encode(), 1))
+    return path
+
+
+@pytest.mark.parametrize("fork", ["holocene", "jovian"])
+def test_a_witness_of_the_whole_block_is_enough_for_its_pieces(new_chain: Any, tmp_path: Path, fork: str) -> None:
+    chain = world(new_chain, fork)
+    raws = block_of_everything(chain, fork)
+    path = minimal_fixture(tmp_path / "block.json.gz", chain, raws)
     for pieces in (1, 3, 10, len(raws)):
         assert replay_file(path, pieces).hash_match, pieces
+
+
+def test_a_root_in_between_that_needs_more_than_the_witness_is_passed_over(
+    new_chain: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Slot 0 is emptied and filled again. In between the trie's other leaf moves up, which nobody has read.
+    two_slots = update(None, {hashed_slot(slot): 1 for slot in range(2)})
+    chain = new_chain({STORE: Account(1, 0, Code.of(STORE_CODE), two_slots)})
+    to_fork(chain, "holocene")
+    toggles = [chain.send(account, STORE, data=bytes(32), gas_limit=100_000) for account in (1, 2, 1, 2)]
+    path = minimal_fixture(tmp_path / "block.json.gz", chain, [chain.l1_deposit(), *toggles])
+    missed = []
+    seal = OpenBlock.seal
+
+    def counting(block: OpenBlock) -> Any:
+        try:
+            return seal(block)
+        except MissingState:
+            missed.append(block.transaction_count)
+            raise
+
+    monkeypatch.setattr(OpenBlock, "seal", counting)
+    for pieces in (1, 2, 5):
+        assert replay_file(path, pieces).hash_match, pieces
+    assert missed == [2, 2, 4]
