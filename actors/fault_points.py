@@ -1,9 +1,10 @@
-"""Named places on the way of a commit where a drill may have the process killed, its clock moved, its state changed.
+"""What a drill may do inside a process: kill it at a named place of a commit, move its clock, slow its disk down.
 
 Only a cluster that was started with FLASHBLOCKS_FAULT_POINTS=DIRECTORY in its environment has them (a drill's own
 cluster is); elsewhere each place is one comparison. A drill arms a place for one process by making the file
-``DIRECTORY/<pid>.<place>``, which is removed when it fires, and moves a process's wall clock by writing seconds to
-``DIRECTORY/<pid>.clock``. While ``DIRECTORY/<pid>.diverges`` exists, a builder's state is not the others'.
+``DIRECTORY/<pid>.<place>``, which is removed when it fires. Seconds in ``DIRECTORY/<pid>.clock`` are added to the wall
+clock, seconds in ``<pid>.slow-disk`` to every write of a journal or store; while ``<pid>.diverges`` exists, a builder's
+state is not the others'.
 """
 
 from __future__ import annotations
@@ -13,12 +14,15 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import ParamSpec
 
+P = ParamSpec("P")
 VARIABLE = "FLASHBLOCKS_FAULT_POINTS"
 CLOCK = "clock"
 DIVERGES = "diverges"
 DIVERGED_ACCOUNT, DIVERGED_WEI = b"\xdd" * 20, 1
-CLOCK_READ_PERIOD_S = 0.02
+SLOW_DISK = "slow-disk"
+DIAL_READ_PERIOD_S = 0.02
 
 BEFORE_APPEND = "before-append"
 BEFORE_PUBLISH = "before-publish"
@@ -62,28 +66,47 @@ def arm(directory: Path, pid: int, place: str) -> Path:
     return armed
 
 
-class ShiftedClock:
-    """`time.time` of a process whose clock a drill may move; it reads the file at most every 20 ms."""
+class Dial:
+    """A number that a drill writes into a file; read at most every 20 ms, 0.0 where there is none."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._real, self._monotonic = time.time, time.monotonic
+    def __init__(self, path: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._path, self._monotonic = path, monotonic
         self._read_at = float("-inf")
-        self._offset_s = 0.0
+        self._value = 0.0
 
-    def __call__(self) -> float:
-        """Seconds since the epoch, as this process believes."""
+    def read(self) -> float:
+        """The number as it was not long ago."""
         now = self._monotonic()
-        if now - self._read_at > CLOCK_READ_PERIOD_S:
+        if now - self._read_at > DIAL_READ_PERIOD_S:
             self._read_at = now
             try:
-                self._offset_s = float(self._path.read_text() or 0)
+                self._value = float(self._path.read_text())
             except (OSError, ValueError):
-                self._offset_s = 0.0
-        return self._real() + self._offset_s
+                self._value = 0.0
+        return self._value
 
 
-def let_the_clock_be_moved() -> None:
-    """Put a movable clock in the place of this process's; does nothing outside a drill's cluster."""
+def fit_dials() -> None:
+    """Let drills move this process's wall clock and slow its writes to disk down; nothing outside a drill's cluster."""
     if _directory:
-        time.time = ShiftedClock(Path(_directory) / f"{os.getpid()}.{CLOCK}")
+        own = Path(_directory) / str(os.getpid())
+        time.time = shifted(time.time, Dial(own.with_suffix(f".{CLOCK}")))
+        slow = Dial(own.with_suffix(f".{SLOW_DISK}"))
+        os.pwrite, os.pwritev = slowed(os.pwrite, slow), slowed(os.pwritev, slow)
+
+
+def shifted(clock: Callable[[], float], offset_s: Dial) -> Callable[[], float]:
+    """A clock that is so many seconds off."""
+    return lambda: clock() + offset_s.read()
+
+
+def slowed(write: Callable[P, int], delay_s: Dial) -> Callable[P, int]:
+    """A write that takes so many seconds longer, as one to a disk that is busy with something else."""
+
+    def write_slowly(*args: P.args, **kwargs: P.kwargs) -> int:
+        delay = delay_s.read()
+        if delay > 0:
+            time.sleep(delay)
+        return write(*args, **kwargs)
+
+    return write_slowly

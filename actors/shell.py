@@ -94,11 +94,11 @@ class ComponentActor:
         while self._wait_for and not os.path.exists(self._wait_for):
             time.sleep(DELIVERY_POLL_S)
         spare_imports()
-        from actors.fault_points import let_the_clock_be_moved
+        from actors.fault_points import fit_dials
         from actors.process import display_name
         from tracing.logs import forward_standard_library, get_logger
 
-        let_the_clock_be_moved()
+        fit_dials()
         group = int(self._settings.get("group", 0))
         name = display_name(self._component_name)
         log = get_logger(name, group, log_dir=Path(self._log_dir), level=self._log_level)

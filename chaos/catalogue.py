@@ -15,8 +15,8 @@ import msgspec
 
 from actors import fault_points
 from chaos import commit_stages, disk, network
-from chaos.clock import ClockJump
 from chaos.damage import Damage, alter, tear, wipe
+from chaos.dials import clock_jump, slow_disk
 from chaos.disk import FullDisk
 from chaos.expectation import Bound, Expect
 from chaos.faults import (
@@ -39,6 +39,7 @@ from chaos.target import DrillError, Target
 
 HALT_S = 8.0
 BEHIND_BLOCKS = 200
+SLOW_WRITE_S = 0.1
 DEAD_S = 10.0
 
 BOUND_TRANSFER = Bound(200, 400)
@@ -310,7 +311,7 @@ def _machines() -> list[Drill]:
     """Clocks, disks, and what is on them."""
 
     def clock(offset_s: float, everybody: bool) -> Callable[[Scene], Fault]:
-        return lambda scene: ClockJump(scene.target, scene.everybody() if everybody else [scene.leader], offset_s)
+        return lambda scene: clock_jump(scene.target, scene.everybody() if everybody else [scene.leader], offset_s)
 
     def damage(kind: str, how: Callable[[Path], None], actors: Sequence[str]) -> Callable[[Scene], Fault]:
         return lambda scene: Damage(scene.target, kind, victims([scene.leader], actors), how)
@@ -332,6 +333,21 @@ def _machines() -> list[Drill]:
     ]
     return [
         *clocks,
+        Drill(
+            name="slow-disk-leader",
+            title=f"every write of the leader's journal and stores takes {SLOW_WRITE_S * 1000:.0f} ms more for 5 s",
+            row="slow disk on one node",
+            fault=lambda scene: slow_disk(scene.target, [scene.leader], SLOW_WRITE_S),
+            needs=(commit_stages.missing,),
+        ),
+        Drill(
+            name="slow-disk-follower",
+            title=f"every write of a follower's journal and stores takes {SLOW_WRITE_S * 1000:.0f} ms more for 5 s",
+            row="slow disk on one node",
+            fault=lambda scene: slow_disk(scene.target, scene.some_followers(1), SLOW_WRITE_S),
+            expect=Expect.UNNOTICED,
+            needs=(commit_stages.missing,),
+        ),
         Drill(
             name="full-disk-leader",
             title="no byte is left on the leader's disk for 10 s",

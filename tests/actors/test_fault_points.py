@@ -9,7 +9,7 @@ import time
 import pytest
 
 from actors import fault_points
-from actors.fault_points import BEFORE_PUBLISH, PLACES, VARIABLE, ShiftedClock, arm
+from actors.fault_points import BEFORE_PUBLISH, PLACES, VARIABLE, Dial, arm, shifted, slowed
 
 
 def test_a_process_without_the_variable_has_none(monkeypatch, tmp_path):
@@ -17,9 +17,9 @@ def test_a_process_without_the_variable_has_none(monkeypatch, tmp_path):
     arm(tmp_path, os.getpid(), BEFORE_PUBLISH)
     for place in PLACES:
         fault_points.reach(place)
-    before = time.time
-    fault_points.let_the_clock_be_moved()
-    assert time.time is before
+    before = time.time, os.pwrite
+    fault_points.fit_dials()
+    assert (time.time, os.pwrite) == before
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -52,24 +52,34 @@ def test_a_state_diverges_while_it_is_armed(monkeypatch, tmp_path):
     assert minted == [(fault_points.DIVERGED_ACCOUNT, 1)]
 
 
-def test_the_clock_follows_its_file(tmp_path):
+def test_a_dial_follows_its_file(tmp_path):
     ticks = iter(range(100))
-    clock = ShiftedClock(tmp_path / "clock")
-    clock._real, clock._monotonic = (lambda: 1000.0), (lambda: float(next(ticks)))
+    dial = Dial(tmp_path / "dial", lambda: float(next(ticks)))
+    clock = shifted(lambda: 1000.0, dial)
     assert clock() == 1000.0
-    (tmp_path / "clock").write_text("-2.0")
+    (tmp_path / "dial").write_text("-2.0")
     assert clock() == 998.0
-    (tmp_path / "clock").write_text("nonsense")
+    (tmp_path / "dial").write_text("nonsense")
     assert clock() == 1000.0
-    (tmp_path / "clock").write_text("2")
+    (tmp_path / "dial").write_text("2")
     assert clock() == 1002.0
-    (tmp_path / "clock").unlink()
+    (tmp_path / "dial").unlink()
     assert clock() == 1000.0
 
 
 def test_the_file_is_not_read_for_every_call(tmp_path):
-    clock = ShiftedClock(tmp_path / "clock")
-    clock._real, clock._monotonic = (lambda: 1000.0), (lambda: 5.0)
-    assert clock() == 1000.0
-    (tmp_path / "clock").write_text("2")
-    assert clock() == 1000.0
+    dial = Dial(tmp_path / "dial", lambda: 5.0)
+    assert dial.read() == 0.0
+    (tmp_path / "dial").write_text("2")
+    assert dial.read() == 0.0
+
+
+def test_a_slow_write_writes_all_the_same(tmp_path, monkeypatch):
+    slept = []
+    monkeypatch.setattr(fault_points.time, "sleep", slept.append)
+    (tmp_path / "dial").write_text("0.05")
+    with open(tmp_path / "file", "w+b") as file:
+        assert slowed(os.pwrite, Dial(tmp_path / "dial"))(file.fileno(), b"abc", 1) == 3
+        assert slowed(os.pwrite, Dial(tmp_path / "none"))(file.fileno(), b"d", 0) == 1
+    assert (tmp_path / "file").read_bytes() == b"dabc"
+    assert slept == [0.05]

@@ -14,9 +14,9 @@ import pytest
 
 from actors.fault_points import BEFORE_PUBLISH, VARIABLE
 from chaos import commit_stages, disk
-from chaos.clock import ClockJump
 from chaos.commit_stages import DiesAt, fault_point_directory
 from chaos.damage import TORN_BYTES, alter, newest_log, tear, wipe
+from chaos.dials import clock_jump, slow_disk
 from chaos.disk import FullDisk
 from chaos.faults import Victim
 from chaos.flood import bad_requests
@@ -109,7 +109,7 @@ async def test_an_ordinary_directory_is_never_filled(target, tmp_path):
 @contextlib.contextmanager
 def process_with_fault_points(directory: Path):
     program = (
-        "import time; from actors import fault_points as f; f.let_the_clock_be_moved(); print('up', flush=True)\n"
+        "import time; from actors import fault_points as f; f.fit_dials(); print('up', flush=True)\n"
         "while True:\n time.sleep(0.01); f.reach('before-publish'); print(time.time(), flush=True)"
     )
     environment = {**os.environ, VARIABLE: str(directory)}
@@ -134,7 +134,7 @@ async def test_a_process_dies_where_it_was_armed(target, tmp_path):
 
 async def test_a_clock_is_moved_and_put_right(target, tmp_path):
     with process_with_fault_points(tmp_path) as process:
-        fault = ClockJump(target, [], -1000.0)
+        fault = clock_jump(target, [], -1000.0)
         fault.victims = [Victim("sequencer-0", "conductor", process.pid)]
         first = float(process.stdout.readline())
         await fault.inject()
@@ -143,6 +143,12 @@ async def test_a_clock_is_moved_and_put_right(target, tmp_path):
         fault.abandon()
         while float(process.stdout.readline()) < first:
             pass
+
+
+def test_dials_are_named_in_the_history(target):
+    groups = target.groups()[:1]
+    assert clock_jump(target, groups, -2.0).kind == "clock -2 s"
+    assert slow_disk(target, groups, 0.05).kind == "slow disk +50 ms"
 
 
 async def test_without_fault_points_it_is_said(target, tmp_path):
