@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from actors.rpc_server import Method
 from flashblocks.execution.access_list import create_access_list
 from flashblocks.execution.calls import GAS_CAP_DEFAULT, call, estimate_gas
@@ -33,6 +35,7 @@ from flashblocks.execution.rpc_arguments import (
     address,
     block_name,
     call_arguments,
+    header_overrides,
     log_filter,
     overrides,
     proof_keys,
@@ -242,11 +245,14 @@ class EthRpc:
 
     # -- calls
 
-    async def call(self, arguments: Any, name: Any = None, state_overrides: Any = None) -> str:
+    async def call(
+        self, arguments: Any, name: Any = None, state_overrides: Any = None, block_overrides: Any = None
+    ) -> str:
         """Run a message on a block's state."""
         block, state = self.state_at(name)
+        header = msgspec.structs.replace(block.header, **header_overrides(block_overrides))
         with _call_errors():
-            result = call(self.client.spec, block.header, state, **self._message(block, arguments, state_overrides))
+            result = call(self.client.spec, header, state, **self._message(block, arguments, state_overrides))
         if result.error is not None:
             raise revert_error(result.error, result.revert_data)
         return data(result.output)

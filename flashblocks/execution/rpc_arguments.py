@@ -1,6 +1,6 @@
 """What callers of Ethereum JSON-RPC pass in, read strictly: block names, call objects, state overrides, log filters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -167,6 +167,31 @@ def _slots(value: Any) -> dict[int, int] | None:
     if not isinstance(value, dict):
         raise WireError("state override: expected slots by position")
     return {slot(key): slot(word) for key, word in value.items()}
+
+
+_HEADER_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "number": ("number", to_int),
+    "time": ("timestamp", to_int),
+    "gasLimit": ("gas_limit", to_int),
+    "feeRecipient": ("fee_recipient", address),
+    "prevRandao": ("prev_randao", lambda value: to_bytes(value, 32, "prevRandao")),
+    "baseFeePerGas": ("base_fee_per_gas", to_int),
+}
+
+
+def header_overrides(value: Any) -> dict[str, Any]:
+    """The block overrides of eth_call and eth_simulateV1 as fields of a `Header`; raises WireError."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise WireError("block overrides: expected an object")
+    fields = {}
+    for name, given in value.items():
+        if name not in _HEADER_FIELDS:
+            raise WireError(f"block overrides: {name} is not supported")
+        field, read = _HEADER_FIELDS[name]
+        fields[field] = read(given)
+    return fields
 
 
 class LogFilter(msgspec.Struct, frozen=True):

@@ -237,6 +237,17 @@ def web3_proof(url: str, token: str, storage_hash: str) -> None:
     assert data(found["storageHash"]) == storage_hash
 
 
+async def test_a_call_may_pretend_another_block(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (_, driver):
+        code = assemble("number push0 mstore timestamp 32 mstore coinbase 64 mstore 96 push0 return")
+        place = data(b"\x44" * 20)
+        pretended = {"number": "0x1234", "time": hex(2**33), "feeRecipient": data(BOB.address)}
+        answer = await driver.rpc.call("eth_call", {"to": place}, "latest", {place: {"code": data(code)}}, pretended)
+        assert to_bytes(answer) == b"".join(n.to_bytes(32, "big") for n in (0x1234, 2**33)) + bytes(12) + BOB.address
+        with pytest.raises(RpcRefused, match="withdrawals is not supported"):
+            await driver.rpc.call("eth_call", {"to": place}, "latest", None, {"withdrawals": []})
+
+
 async def test_a_call_that_never_ends_is_cut_off(tmp_path: Path) -> None:
     async with running(tmp_path, FORGE) as (_, driver):
         forever = assemble("again: @again jump")

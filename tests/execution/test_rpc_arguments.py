@@ -11,6 +11,7 @@ from flashblocks.execution.rpc_arguments import (
     LogFilter,
     block_name,
     call_arguments,
+    header_overrides,
     log_filter,
     overrides,
     slot,
@@ -191,3 +192,18 @@ def test_authorizations_of_a_call() -> None:
     for bad in ({}, [1], [{**entry, "address": "0x1"}], [{**entry, "r": None}], [entry] * 257):
         with pytest.raises(WireError):
             call_arguments({"authorizationList": bad})
+
+
+def test_block_overrides() -> None:
+    given = {"number": "0x7", "time": 9, "gasLimit": "0x10", "feeRecipient": hexed(A), "prevRandao": HASH}
+    assert header_overrides(given) == {
+        "number": 7,
+        "timestamp": 9,
+        "gas_limit": 16,
+        "fee_recipient": A,
+        "prev_randao": bytes.fromhex(HASH[2:]),
+    }
+    assert header_overrides(None) == {}
+    for bad in ([], {"beaconRoot": HASH}, {"number": "seven"}, {"prevRandao": "0x12"}):
+        with pytest.raises(WireError):
+            header_overrides(bad)
