@@ -18,7 +18,7 @@ from flashblocks.execution.trace_file import EMPTY, FILE_NAME, TraceCollection, 
 if TYPE_CHECKING:
     from flashblocks.execution.compiler.program import StoredTraces, TraceCache
 
-SAVE_EVERY_S_MIN = 60.0
+SAVE_EVERY_S_MIN = 300.0  # a full cache takes two seconds of processor time
 SAVE_NEW_OPS_MIN = 2_000  # a few dozen traces; less is not worth a write
 SLICE_S = 0.005
 
@@ -110,7 +110,8 @@ def collect(cache: TraceCache, earlier: TraceFile) -> Generator[None, None, Trac
     """What is worth keeping: the process's own traces, and those of the earlier file that it has not met."""
     collection = TraceCollection(earlier)
     for code_hash, start, marshalled in cache.traces():
-        collection.add(code_hash, start, marshalled)
+        if not collection.add(code_hash, start, marshalled):
+            break
         yield
     return collection
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FILE_NAME = "evm-traces.bin"
 FILE_SIZE_BYTES_MAX = 16 << 20  # compressed six to one: some 700 contracts
+COLLECTED_SIZE_BYTES_MAX = 64 << 20  # not yet compressed, in memory for the seconds until the file is written
 COMPRESSION_LEVEL = 1
 CHECKSUM_BYTES = 16
 WRITABLE_BY_OTHERS = 0o022
@@ -94,10 +95,15 @@ class TraceCollection:
         self._fresh: dict[bytes, StoredTraces] = {}
         self._earlier = earlier
         self._limit_bytes = limit_bytes
+        self._room_bytes = COLLECTED_SIZE_BYTES_MAX
 
-    def add(self, code_hash: bytes, start: int, marshalled: bytes) -> None:
-        """Take a trace of this process; the contracts added last are the first to be left out."""
+    def add(self, code_hash: bytes, start: int, marshalled: bytes) -> bool:
+        """Take a trace of this process, False when there is no more room; contracts added last are left out first."""
+        self._room_bytes -= len(marshalled)
+        if self._room_bytes < 0:
+            return False
         self._fresh.setdefault(code_hash, {})[start] = marshalled
+        return True
 
     def write(self, path: Path) -> TraceFile:
         """Replace the file at `path`; raises OSError. Nobody but this user can read or write it."""

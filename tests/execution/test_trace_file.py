@@ -99,3 +99,11 @@ def test_the_head_names_what_the_byte_code_depends_on() -> None:
     assert "cpython-3" in line
     assert "py-evm " in line
     assert line.endswith("\n")
+
+
+def test_a_collection_is_bounded_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace_file, "COLLECTED_SIZE_BYTES_MAX", 1_000)
+    collection = TraceCollection()
+    assert collection.add(ONE, 0, bytes(600))
+    assert not collection.add(TWO, 0, bytes(600))
+    assert len(collection.write(tmp_path / "traces.bin")) == 1
