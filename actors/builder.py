@@ -16,7 +16,6 @@ from actors.builder_metrics import builder_metrics
 from actors.builder_source import FlashblockSource
 from actors.execution_client import ClientOptions, ExecutionClient
 from actors.frame_link import FrameServer, Peer
-from actors.rpc_server import CALLER
 from actors.version_info import version_info
 from actors.warm_up import warm_up
 from flashblocks.builder.bundles import BundlePool, read_bundle
@@ -33,9 +32,6 @@ from flashblocks.execution.chain import HeadChange
 from flashblocks.execution.follow import Verdict
 from flashblocks.wire.hexadecimal import data, to_bytes
 from flashblocks.wire.jsonrpc import METHOD_NOT_FOUND, RpcError
-from tracing.building import BuildTrace
-from tracing.stages import Stages
-from tracing.tracer import component_tracer
 
 SUBSCRIBERS_MAX_DEFAULT = 256
 DROPPED_CODE = -32000
@@ -118,9 +114,7 @@ class Builder:
         self.client.registry.register(version_info())
         self.client.on_verdict = self._judged
         self.client.on_applied = self.source.applied
-        self.tracer = component_tracer("builder", settings.name, settings.data_dir)
-        self.source.trace = BuildTrace(Stages(self.tracer, self.client.registry), self.client.spec.chain_id)
-        self.client.on_submitted = self._submitted
+        self.source.trace = self.client.building
         self.client.on_head = self._head_changed
         receipts = self.client.rpc_server.methods["eth_getTransactionReceipt"]
 
@@ -172,7 +166,6 @@ class Builder:
         """Let go of everything."""
         await self.client.close()
         await self.stream.close()
-        await asyncio.to_thread(self.tracer.close)
 
     def status(self) -> dict[str, Any]:
         """What ``flashblocks status`` shows."""
@@ -195,15 +188,10 @@ class Builder:
         elif verdict.status == "INVALID":
             self.metrics.count("invalid_synced_blocks_count")
 
-    def _submitted(self, tx_hash: bytes) -> None:
-        if CALLER.get().traceparent:
-            self.source.trace.arrived(tx_hash, time.time())
-
     def _head_changed(self, change: HeadChange) -> None:
         for block in change.added:
             for transaction in block.transactions:
                 self.bundles.landed(transaction.hash)
-                self.source.trace.landed(transaction.hash)
         self.bundles.expire(self.client.chain.head.number)
         head = self.client.chain.head
         self.source.head_moved(head.number, head.hash)

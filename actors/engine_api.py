@@ -6,11 +6,13 @@ flashblock frame and answers what became of it; `POST /flashblocks/v1/payload` g
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgpack
 from aiohttp import web
+from opentelemetry.trace import SpanKind
 
 from actors.payload_source import OutOfStep, StreamablePayloads, UnknownPayload
 from actors.rpc_server import Method
@@ -32,7 +34,7 @@ from flashblocks.wire.engine import (
     PayloadAttributes,
     PayloadStatus,
 )
-from flashblocks.wire.flashblock import decode_body, encode_body
+from flashblocks.wire.flashblock import Flashblock, decode_body, encode_body
 from flashblocks.wire.frames import (
     APPLY_PATH,
     PAYLOAD_PATH,
@@ -46,6 +48,8 @@ from flashblocks.wire.frames import (
 from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, SERVER_ERROR, RpcError
 from flashblocks.wire.payload_id import payload_id
+from tracing import names
+from tracing.tracer import Attribute
 
 if TYPE_CHECKING:
     from actors.execution_client import ExecutionClient
@@ -221,7 +225,11 @@ class EngineApi:
             flashblock = decode_body(frame.body)
         except WireError as error:
             return web.Response(status=400, text=str(error))
-        verdict, took_s = await self.client.apply(flashblock, committed=frame.epoch > 0)
+        committed = frame.epoch > 0
+        verdict, took_s = await self.client.apply(flashblock, committed=committed)
+        wrong = f"INVALID {verdict.error}" if verdict.status == INVALID else None
+        more: dict[str, Attribute] = {names.VERDICT: verdict.status, names.COMMITTED: committed}
+        self.client.stages.frame(frame, names.APPLY, took_s, wrong, kind=SpanKind.SERVER, more=more)
         answer = {
             "status": verdict.status,
             "expected_index": verdict.expected_index,
@@ -236,13 +244,14 @@ class EngineApi:
         source = self.client.source
         if not isinstance(source, StreamablePayloads):
             return web.Response(status=404, text="this client streams its payloads itself")
+        began = time.time()
         try:
             made = source.flashblocks(await request.read())
         except UnknownPayload:
             return web.Response(status=404, text="unknown payload")
         base = made[0].base
         assert base is not None, "index 0 has one"
-        frames = [encode_frame(frame_of(one, encode_body(one), base.parent_hash)) for one in made]
+        frames = [encode_frame(self._framed(one, base.parent_hash, began)) for one in made]
         return web.Response(body=msgpack.packb(frames), content_type="application/msgpack")
 
     async def stand_in(self, request: web.Request) -> web.Response:
@@ -250,6 +259,7 @@ class EngineApi:
         source = self.client.source
         if not isinstance(source, StreamablePayloads):
             return web.Response(status=404, text="this client streams its payloads itself")
+        began = time.time()
         try:
             name, index = msgpack.unpackb(await request.read())
             made = await source.stand_in(name, index)
@@ -257,8 +267,17 @@ class EngineApi:
             return web.Response(status=404, text=str(error))
         followed = self.client.follower.open(name)
         assert followed is not None, "it was just adopted"
-        frame = frame_of(made, encode_body(made), followed.parent_hash)
+        frame = self._framed(made, followed.parent_hash, began)
         return web.Response(body=encode_frame(frame), content_type="application/msgpack")
+
+    def _framed(self, made: Flashblock, parent_hash: bytes, began: float) -> FlashblockFrame:
+        """A flashblock made here in a builder's place, traced as a builder's is."""
+        trace, now = self.client.building, time.time()
+        hashes = tuple(made.metadata.receipts)
+        context = trace.built(made.payload_id, made.number, made.index, began, now, hashes)
+        frame = frame_of(made, encode_body(made), parent_hash, traceparent=context)
+        trace.published(made.payload_id, made.number, made.index, hashes, now)
+        return frame
 
 
 def payload_answer(envelope: Envelope, *, isthmus: bool) -> dict[str, Any]:

@@ -48,9 +48,10 @@ class EngineClient:
             raise EngineRefused("forkchoiceUpdated: no payload id for valid attributes")
         return to_bytes(payload_id, 8, "payloadId")
 
-    async def set_head(self, state: ForkchoiceState) -> None:
+    async def set_head(self, state: ForkchoiceState, headers: dict[str, str] | None = None) -> None:
         """engine_forkchoiceUpdatedV3 without attributes."""
-        answer = await self._call("engine_forkchoiceUpdatedV3", state.to_json(), None, timeout_s=FORKCHOICE_S_MAX)
+        params: tuple[Any, ...] = (state.to_json(), None)
+        answer = await self._call("engine_forkchoiceUpdatedV3", *params, timeout_s=FORKCHOICE_S_MAX, headers=headers)
         self._expect_valid("forkchoiceUpdated", _member(answer, "payloadStatus"))
 
     async def get_payload(self, payload_id: bytes, headers: dict[str, str] | None = None) -> Envelope:
@@ -61,11 +62,10 @@ class EngineClient:
         except WireError as error:
             raise EngineRefused(f"getPayload: {error}") from error
 
-    async def new_payload(self, envelope: Envelope) -> None:
+    async def new_payload(self, envelope: Envelope, headers: dict[str, str] | None = None) -> None:
         """engine_newPayloadV4."""
-        root = data(envelope.parent_beacon_block_root)
-        payload = envelope.payload.to_json()
-        answer = await self._call("engine_newPayloadV4", payload, [], root, [], timeout_s=NEW_PAYLOAD_S_MAX)
+        params: tuple[Any, ...] = (envelope.payload.to_json(), [], data(envelope.parent_beacon_block_root), [])
+        answer = await self._call("engine_newPayloadV4", *params, timeout_s=NEW_PAYLOAD_S_MAX, headers=headers)
         self._expect_valid("newPayload", answer)
 
     async def block(self, tag: str) -> dict[str, Any] | None:

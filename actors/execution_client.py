@@ -23,11 +23,12 @@ from actors.chain_backfill import ChainBackfill
 from actors.chain_opening import open_chain
 from actors.collector import BlockCollector
 from actors.engine_api import EngineApi
+from actors.engine_trace import traced_methods
 from actors.eth_rpc import EthRpc
 from actors.handover_link import HandoverPort
 from actors.payload_source import PayloadSource
 from actors.pool_intake import PoolIntake
-from actors.rpc_server import Method, Probes, RpcServer
+from actors.rpc_server import CALLER, Method, Probes, RpcServer
 from actors.sidecar import read_jwt_secret
 from actors.trace_keeping import TraceKeeper
 from flashblocks.execution.chain import Chain, ChainBlock, HeadChange, Imported
@@ -43,6 +44,8 @@ from flashblocks.execution.store import StoreError
 from flashblocks.execution.transaction import Transaction, decode_transaction, recover_sender
 from flashblocks.ingress import handover
 from flashblocks.wire.flashblock import Flashblock
+from tracing.building import BuildTrace
+from tracing.stages import component_stages
 
 T = TypeVar("T")
 
@@ -79,7 +82,7 @@ class ExecutionClient:
 
     Hooks for the component around it: `on_applied(flashblock, committed)` after a flashblock of others was applied,
     `on_verdict(verdict, seconds)` after one was judged,
-    `on_head(change)` after forkchoice moved the head, `on_submitted(tx_hash)` after the pool took a transaction.
+    `on_head(change)` after forkchoice moved the head.
     """
 
     def __init__(
@@ -109,7 +112,6 @@ class ExecutionClient:
         self.on_applied: Callable[[Flashblock, bool], None] = lambda flashblock, committed: None
         self.on_verdict: Callable[[Verdict, float], None] = lambda verdict, took_s: None
         self.on_head: Callable[[HeadChange], None] = lambda change: None
-        self.on_submitted: Callable[[bytes], None] = lambda tx_hash: None
         self.max_da_size = (0, 0)  # miner_setMaxDASize: per transaction and per block, in bytes; 0 is no limit
         self.gas_limit_override: int | None = None  # miner_setGasLimit
         self.store_error: str | None = None
@@ -117,6 +119,8 @@ class ExecutionClient:
         self._threads = ThreadPoolExecutor(RECOVERY_THREADS, thread_name_prefix="recover")
         self.applying = asyncio.Lock()  # one flashblock at a time is executed, or made
         self._make_metrics()
+        self.stages = component_stages(options.component, options.name, options.data_dir, self.registry)
+        self.building = BuildTrace(self.stages, self.spec.chain_id)
         self.source = make_source(self)
         self.backfill = ChainBackfill(self, options.peer_urls, log)
         secret = read_jwt_secret(options.jwt_secret_path)
@@ -132,7 +136,7 @@ class ExecutionClient:
         self.engine_server = RpcServer(
             options.engine_host or options.host,
             options.engine_port,
-            {**public, **self.engine.methods(), **(engine_methods or {})},
+            {**public, **traced_methods(self.stages, self.engine.methods()), **(engine_methods or {})},
             name=f"{options.component} engine",
             log=log,
             jwt_secret=secret,
@@ -183,6 +187,7 @@ class ExecutionClient:
             self.keeper.close()
         if self.traces is not None:
             self.traces.close()
+        await asyncio.to_thread(self.stages.close)
 
     def status(self) -> dict[str, Any]:
         """What `flashblocks_status` answers."""
@@ -210,11 +215,12 @@ class ExecutionClient:
         if tx.hash not in self.pool:
             await self.recover([tx])
         self.pool.add(tx, time.time())
-        self.on_submitted(tx.hash)
+        self._submitted(tx.hash)
         return tx.hash
 
     def _submitted(self, tx_hash: bytes) -> None:
-        self.on_submitted(tx_hash)
+        if CALLER.get().traceparent:  # from one of ours, who records the root of its trace
+            self.building.arrived(tx_hash, time.time())
 
     async def recover(self, transactions: Sequence[Transaction]) -> None:
         """Recover senders on another thread; raises InvalidTransaction for the first signature that is none."""
@@ -308,6 +314,8 @@ class ExecutionClient:
             self.follower.forget_below(self.chain.head.number)
             if change.removed:
                 self.log.warning("reorganised", removed=len(change.removed), number=self.chain.head.number)
+            for tx_hash in joined:
+                self.building.landed(tx_hash)
             self.on_head(change)
         return change
 

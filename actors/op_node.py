@@ -201,7 +201,7 @@ class OpNode:
         """A committed payload from the conductor; raises EngineRefused or EngineUnknown when it was not taken."""
         began = time.perf_counter()
         try:
-            arrival = await self.chain.take(envelope)
+            arrival = await self.chain.take(envelope, self.trace.passed_on())
         except (EngineRefused, EngineUnknown) as error:
             self.trace.imported(envelope, time.perf_counter() - began, "failed", str(error))
             self._imports.labels("failed").inc()
@@ -293,7 +293,7 @@ class OpNode:
                 await self._commit(step, headers)
             elif isinstance(step, Insert):
                 fault_points.reach(fault_points.BEFORE_INSERT)
-                head = await self.chain.insert(step.envelope)
+                head = await self.chain.insert(step.envelope, headers)
                 self.driver.on_inserted(time.time(), step.job, head)
                 self.log.info("block inserted", block=head.number, hash=head.hash)
             self._steps.labels(kind, "done").inc()

@@ -76,21 +76,21 @@ class OpNodeChain:
         async with self._turn:
             return await self._engine.start_build(self._state(head), attributes, headers)
 
-    async def insert(self, envelope: Envelope) -> L2BlockRef:
+    async def insert(self, envelope: Envelope, headers: dict[str, str] | None = None) -> L2BlockRef:
         """Make a committed payload the head: newPayload, forkchoiceUpdated; raises EngineRefused or EngineUnknown."""
         async with self._turn:
             if self.head is not None and self.head.hash == envelope.payload.block_hash:
                 return self.head
-            return await self._insert(envelope)
+            return await self._insert(envelope, headers)
 
-    async def take(self, envelope: Envelope) -> Arrival:
+    async def take(self, envelope: Envelope, headers: dict[str, str] | None = None) -> Arrival:
         """A committed payload arrived: import it, and those that waited for it, or keep it until its turn."""
         async with self._turn:
             if self.head is None:
                 raise EngineUnknown("the head of the engine is not known yet")
             arrival = self.queue.add(envelope, self.head)
             if arrival in (Arrival.NEXT, Arrival.REPLACES):
-                head = await self._insert(envelope)
+                head = await self._insert(envelope, headers)
                 for _ in range(IMPORTS_PER_TURN_MAX):
                     waiting = self.queue.next(head)
                     if waiting is None:
@@ -98,13 +98,13 @@ class OpNodeChain:
                     head = await self._insert(waiting)
             return arrival
 
-    async def _insert(self, envelope: Envelope) -> L2BlockRef:
+    async def _insert(self, envelope: Envelope, headers: dict[str, str] | None = None) -> L2BlockRef:
         try:
             head = reference_of_payload(envelope.payload)
         except WireError as error:
             raise EngineRefused(f"payload: {error}") from error
-        await self._engine.new_payload(envelope)
-        await self._engine.set_head(self._state(head))
+        await self._engine.new_payload(envelope, headers)
+        await self._engine.set_head(self._state(head), headers)
         self._set_head(head)
         return head
 

@@ -64,6 +64,11 @@ class OpNodeTrace:
         self.stages.observe(stage, took_s, root)
         self.stages.tracer.span(root, stage, now - took_s, now, attributes, kind=kind, error=error)
 
+    def passed_on(self) -> dict[str, str] | None:
+        """The headers for the calls that this call leads to: its own trace."""
+        traceparent = CALLER.get().traceparent
+        return {"traceparent": traceparent} if traceparent else None
+
     def imported(self, envelope: Envelope, took_s: float, outcome: str, error: str | None = None) -> None:
         """A payload of the conductor was taken; the call names the block's trace."""
         caller = parse_traceparent(CALLER.get().traceparent)

@@ -257,7 +257,7 @@ class EngineProxy:
 
     async def _own_block_of_l2(self, method: str, asked: AskForBlocks) -> Any:
         try:
-            return await self._l2.rpc.call(method, data(asked.client_id))
+            return await self._l2.rpc.call(method, data(asked.client_id), headers=_headers())
         except (RpcRefused, RpcUnknown) as error:
             if isinstance(error, RpcRefused) and error.code == UNKNOWN_PAYLOAD:
                 raise RpcError(error.code, error.message, error.data) from None
@@ -266,7 +266,7 @@ class EngineProxy:
 
     async def _to_l2(self, method: str, params: list[Any], tell: Target | None = None) -> Any:
         try:
-            answer = await self._l2.rpc.call(method, *params)
+            answer = await self._l2.rpc.call(method, *params, headers=_headers())
         except RpcRefused as error:
             # An answer with an error of the protocol is the caller's fault; the client itself is well.
             raise RpcError(error.code, error.message, error.data) from None
@@ -297,7 +297,7 @@ class EngineProxy:
 
     async def _call_builder(self, method: str, params: list[Any]) -> tuple[str, Any]:
         try:
-            return "", await self._builder.rpc.call(method, *params)
+            return "", await self._builder.rpc.call(method, *params, headers=_headers())
         except (RpcRefused, RpcUnknown) as error:
             self._log.warning("the builder did not do it", method=method, error=str(error))
             return f"{method}: {error}", None
@@ -325,6 +325,12 @@ def get_payload_answer(envelope: Envelope, version: int) -> dict[str, Any]:
     if version >= 4:
         answer["executionRequests"] = []
     return answer
+
+
+def _headers() -> dict[str, str] | None:
+    """What goes along with a call that op-node's call leads to: the block's trace."""
+    traceparent = CALLER.get().traceparent
+    return {"traceparent": traceparent} if traceparent else None
 
 
 def _payload_id_of(answer: Any) -> bytes | None:

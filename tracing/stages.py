@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 METRIC = "flashblocks_stage_seconds"
 BUCKETS_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
 
-NOT_OF_TRANSACTIONS = frozenset((names.PUBLISH, names.PENDING))
-"""Of a transaction's trace the one is too short to see, and the other is what `PRECONFIRM` shows."""
+NOT_OF_TRANSACTIONS = frozenset((names.PUBLISH, names.PENDING, names.APPLY))
+"""Of a transaction's trace the first is too short to see, the second is what `PRECONFIRM` shows, and the third goes on
+in every group, mostly after the transaction is preconfirmed."""
 
 
 class Stages:
@@ -107,12 +108,27 @@ class Stages:
             more=more,
         )
 
-    def call(self, traceparent: str, method: str, start: float, end: float, error: str | None = None) -> None:
-        """Record a served RPC below the caller's trace; nothing without a `traceparent` header of ours."""
+    def call(
+        self,
+        traceparent: str,
+        span: str,
+        start: float,
+        end: float,
+        error: str | None = None,
+        *,
+        method: str = "",
+        status: str = "",
+    ) -> None:
+        """Record a served JSON-RPC call below the caller's trace; nothing without a `traceparent` header of ours.
+
+        `method` is its full name, where that is not the span's; `status` is the code of the answer's error.
+        """
         context = parse_frame_context(traceparent)
         if context is not None and self.tracer.enabled:
-            attributes = jsonrpc_attributes(method)
-            self.tracer.span(root_of(context.build), method, start, end, attributes, kind=SpanKind.SERVER, error=error)
+            attributes = jsonrpc_attributes(method or span)
+            if status:
+                attributes |= {names.RPC_STATUS: status, names.ERROR_TYPE: status}
+            self.tracer.span(root_of(context.build), span, start, end, attributes, kind=SpanKind.SERVER, error=error)
 
     def close(self) -> None:
         """Hand over what is recorded and stop."""

@@ -33,6 +33,9 @@ from flashblocks.wire.payload_id import payload_id
 from tests.actors.execution_driver import Driver, running, write_files
 from tests.actors.group_under_test import free_ports, until
 from tests.execution.forge import Forge
+from tracing import names
+from tracing.context import parse_frame_context, transaction_root
+from tracing.reading import read_files
 
 replace = msgspec.structs.replace
 FORGE = Forge()
@@ -79,6 +82,28 @@ async def test_a_payload_can_be_had_as_flashblocks(tmp_path: Path, transfers: in
         with pytest.raises(RpcRefused) as caught:
             await driver.engine.post_binary(PAYLOAD_PATH, b"\0" * 8)
         assert caught.value.code == 404
+
+
+async def test_what_it_makes_in_a_builders_place_is_traced_as_a_builders_is(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE, data_dir=str(tmp_path / "data")) as (_, driver):
+        traced, untraced = FORGE.transfer(0, 0), FORGE.transfer(1, 0)
+        tx_hash = decode_transaction(traced).hash
+        headers = {"traceparent": transaction_root(tx_hash).traceparent}
+        await driver.rpc.call("eth_sendRawTransaction", data(traced), headers=headers)
+        await driver.send(untraced)
+        head, attributes = await driver.next_attributes()
+        begun = await driver.choose(head, attributes)
+        raw = await driver.engine.post_binary(PAYLOAD_PATH, to_bytes(begun["payloadId"]))
+        frames = [decode_frame(frame) for frame in msgpack.unpackb(raw)]
+    context = parse_frame_context(frames[1].traceparent)
+    assert context is not None and context.transactions == (tx_hash,)
+    spans = read_files(tmp_path / "data")
+    own = {span.name: span for span in spans if span.trace_id == f"{transaction_root(tx_hash).trace_id:032x}"}
+    assert own.keys() == {names.POOL, names.INCLUDE}
+    assert own[names.INCLUDE].service == "fallback-el"
+    assert own[names.INCLUDE].links == ((f"{context.build.trace_id:032x}", f"{context.build.span_id:016x}"),)
+    builds = [span for span in spans if span.name == names.BUILD]
+    assert [span.attributes[names.FLASHBLOCK_INDEX] for span in builds] == [0, 1]
 
 
 async def test_a_payload_asked_for_twice_is_the_same(tmp_path: Path) -> None:
