@@ -9,6 +9,7 @@ gets it by reference into a short queue, and one whose queue is full is told to 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -18,7 +19,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame, Opcode
-from websockets.http11 import Response
+from websockets.http11 import Request, Response
 from websockets.protocol import State
 
 queue_messages_default = 256
@@ -35,8 +36,12 @@ class HttpReply(NamedTuple):
     content_type: str = "application/json"
 
 
-Routes = Mapping[str, Callable[[], HttpReply]]
+Route = Callable[[], HttpReply]
+Routes = Mapping[str, Route]
 """Path → what a plain GET of it answers. Read when the request arrives, so a reply always tells the present."""
+
+ACCEPT: ContextVar[str] = ContextVar("accept", default="")
+"""The formats that the asker of a route understands: its Accept header. Set while the route is asked."""
 
 
 class Query(NamedTuple):
@@ -91,6 +96,12 @@ def binary_message(payload: bytes) -> bytes:
 def json_reply(status: int, value: Any) -> HttpReply:
     """Build a JSON answer to a plain GET."""
     return HttpReply(status, orjson.dumps(value))
+
+
+def answer_route(route: Route, request: Request) -> Response:
+    """Ask a route for its reply to a request."""
+    ACCEPT.set(request.headers.get("Accept", ""))
+    return to_response(route())
 
 
 def to_response(reply: HttpReply, *, with_body: bool = True) -> Response:

@@ -26,6 +26,7 @@ from actors.fanout import (
     Query,
     Routes,
     SubscriberConnection,
+    answer_route,
     binary_message,
     json_reply,
     parse_query,
@@ -208,7 +209,7 @@ class FrameServer:
             return to_response(json_reply(400, {"message": str(error)}))
         route = self._routes.get(query.path)
         if route is not None:
-            return to_response(route())
+            return answer_route(route, request)
         if self._path is not None and query.path != self._path:
             return to_response(json_reply(404, {"message": "not found"}))
         if len(self._peers) >= self._peers_max:

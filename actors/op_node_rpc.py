@@ -18,12 +18,22 @@ from flashblocks.wire.engine import Envelope
 from flashblocks.wire.hexadecimal import WireError, data, quantity, to_bytes, to_int
 from flashblocks.wire.jsonrpc import SERVER_ERROR, RpcError
 from flashblocks.wire.keccak import keccak256
+from tracing.logs import set_level
 
 if TYPE_CHECKING:
     from actors.op_node import OpNode
 
 OUTPUT_VERSION = b"\0" * 32
-LOG_LEVELS = ("trace", "debug", "info", "warn", "warning", "error", "crit")
+LOG_LEVELS = {
+    "trace": "debug",
+    "debug": "debug",
+    "info": "info",
+    "warn": "warning",
+    "warning": "warning",
+    "error": "error",
+    "crit": "error",
+}
+"""geth's names, and ours."""
 
 
 class OpNodeRpc:
@@ -118,9 +128,11 @@ class OpNodeRpc:
         self._node.refresh()
 
     async def set_log_level(self, level: str) -> None:
-        """Accept a level by geth's names; the level of a running actor does not change."""
-        if level not in LOG_LEVELS:
+        """Change what this op-node logs, by geth's names of levels; at once, until it is started again."""
+        ours = LOG_LEVELS.get(str(level).lower())
+        if ours is None:
             raise RpcError(SERVER_ERROR, f"unknown level: {level}")
+        set_level(self._node.log, ours)
 
     async def sync_status(self) -> dict[str, Any]:
         """Heads of L1 and L2, op-node's shape."""

@@ -45,6 +45,11 @@ def exposition(
     return ("\n".join(lines) + "\n").encode()
 
 
+def as_openmetrics(text: bytes) -> bytes:
+    """The same for OpenMetrics, which wants counters to be called `…_total`; the original's are not."""
+    return text.replace(b" counter\n", b" unknown\n")
+
+
 def _metric(name: str, kind: str, samples: Iterable[tuple[str, float]]) -> list[str]:
     return [f"# TYPE {prefix}{name} {kind}", *(f"{prefix}{name}{label} {value}" for label, value in samples)]
 

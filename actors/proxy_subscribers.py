@@ -15,6 +15,7 @@ from actors.fanout import (
     Query,
     Routes,
     SubscriberConnection,
+    answer_route,
     binary_message,
     json_reply,
     parse_query,
@@ -260,7 +261,7 @@ class Subscribers:
             return _refusal(Refused(400, str(error)))
         route = self._routes.get(query.path)
         if route is not None:
-            return to_response(route())
+            return answer_route(route, request)
         door = find_door(query.path, dict(query.parameters), self.limits, public=self._options.public)
         if isinstance(door, Refused):
             return _refusal(door)

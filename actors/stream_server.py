@@ -8,7 +8,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from actors.fanout import Entrance, Routes, SubscriberConnection, json_reply, to_response
+from actors.fanout import Entrance, Routes, SubscriberConnection, answer_route, json_reply, to_response
 
 handshake_timeout_s = 5.0
 close_timeout_s = 1.0
@@ -113,7 +113,9 @@ class RoutesPort:
 
     def _answer(self, connection: ServerConnection, request: Request) -> Response:
         route = self._routes.get(request.path.partition("?")[0])
-        return to_response(json_reply(404, {"message": "not found"}) if route is None else route())
+        if route is None:
+            return to_response(json_reply(404, {"message": "not found"}))
+        return answer_route(route, request)
 
 
 async def _nobody(connection: ServerConnection) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 
 import msgspec
 from opentelemetry.trace import SpanKind
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 
-from actors.fanout import HttpReply, Query, json_reply
+from actors.fanout import ACCEPT, HttpReply, Query, json_reply
 from actors.frame_link import FirstBug, FrameClient
 from actors.proxy_history import HistorySearch
-from actors.proxy_metrics import exposition, labelled
+from actors.proxy_metrics import as_openmetrics, exposition, labelled
 from actors.proxy_subscribers import Outgoing, ServingOptions, Subscribers
 from actors.stream_server import RoutesPort, split_address
 from flashblocks.proxy.admission import Format
@@ -425,8 +426,11 @@ class WebsocketProxy:
             by_app=self._subscribers.limits.by_app(),
             age_s=self._age_s(),
         )
-        text = labelled(text + generate_latest(self._registry), self._labels)
-        return HttpReply(200, text, "text/plain; version=0.0.4; charset=utf-8")
+        # OpenMetrics, for those who can read it, has the trace ids beside the numbers.
+        encode, content_type = choose_encoder(ACCEPT.get())
+        if "openmetrics" in content_type:
+            text = as_openmetrics(text)
+        return HttpReply(200, labelled(text + encode(self._registry), self._labels), content_type)
 
 
 def _serving_options(settings: Settings) -> ServingOptions:

@@ -21,6 +21,7 @@ from tracing.context import transaction_root
 LOG_FILE_BYTES_MAX = 64 * 1024 * 1024
 COLLECTOR_NEWS_S = 60.0
 TX_HASH_TEXT_LENGTH = 66
+OWN_CLASS = "OwnLogger"
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 Logger = structlog.typing.FilteringBoundLogger
@@ -94,11 +95,19 @@ def get_logger(
             _name_trace,
             _encode,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        wrapper_class=type(OWN_CLASS, (structlog.make_filtering_bound_logger(LEVELS[level]),), {}),
         component=component,
         group=group,
     )
     return logger
+
+
+def set_level(logger: Logger, level: str) -> None:
+    """Change the level of a logger made by `get_logger`, and of all that were bound from it; one of ``LEVELS``."""
+    own = type(logger.bind())
+    assert own.__name__ == OWN_CLASS, "a logger that others made"
+    # Each has a class of its own, whose base is that of its level: what is left out costs as little as before.
+    own.__bases__ = (structlog.make_filtering_bound_logger(LEVELS[level]),)
 
 
 def _name_trace(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -22,6 +22,7 @@ from flashblocks.wire.hexadecimal import data
 from flashblocks.wire.jsonrpc import RpcError
 from tests.actors.group_under_test import Running, free_ports, until
 from tests.actors.scripted_boost import ScriptedBoost
+from tracing.logs import get_logger
 
 GENESIS_HASH = b"\xaa" * 32
 
@@ -71,7 +72,7 @@ class Rig:
 
     def __init__(self, directory: Path, genesis_time: int, **more: Any) -> None:
         self.directory, self.genesis_time, self.more = directory, genesis_time, more
-        self.log = structlog.get_logger()
+        self.log = more.pop("log", None) or structlog.get_logger()
         self.engine = ScriptedBoost(GENESIS_HASH, genesis_time, log=self.log)
         self.conductor = ScriptedConductor()
         self.port = more.pop("rpc_port", 0) or free_ports(1)[0]
@@ -228,6 +229,19 @@ async def test_stop_returns_the_committed_head_and_is_idempotent(tmp_path: Path)
         assert stopped_at == data(made.conductor.offered[0].payload.block_hash)
         assert await made.rpc.call("admin_sequencerActive") is False
         assert len(made.conductor.offered) == 1
+
+
+async def test_the_level_of_the_log_can_be_changed(tmp_path: Path) -> None:
+    log = get_logger("op-node", 0, log_dir=tmp_path / "logs", level="error")
+    async with rig(tmp_path, log=log) as made:
+        await made.ready()
+        made.node.log.info("before")
+        assert await made.rpc.call("admin_setLogLevel", "INFO") is None
+        made.node.log.info("after")
+        with pytest.raises(RpcRefused, match="unknown level"):
+            await made.rpc.call("admin_setLogLevel", "loud")
+    told = (tmp_path / "logs" / "op-node-0.jsonl").read_text()
+    assert '"after"' in told and '"before"' not in told
 
 
 async def test_stop_is_bounded_when_the_commit_hangs(tmp_path: Path) -> None:

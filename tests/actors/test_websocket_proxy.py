@@ -7,6 +7,7 @@ import msgspec
 import orjson
 import pytest
 import structlog
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -28,6 +29,7 @@ from flashblocks.wire.flashblock_json import encode_json
 from flashblocks.wire.frames import AnnounceGapFrame, FlashblockFrame, decode_frame, frame_of
 from flashblocks.wire.keccak import keccak256
 from tracing.context import TraceRoot
+from tracing.stages import METRIC
 
 alice, token, topic = b"\xa1" * 20, b"\x70" * 20, b"\x01" * 32
 last_index = 2
@@ -109,10 +111,12 @@ class Cluster:
         for conductor in self.conductors:
             await conductor.server.close()
 
-    async def get(self, path):
+    async def get(self, path, headers=None):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.proxy.port}{path}", headers=headers or {})
+
         def fetch():
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self.proxy.port}{path}") as reply:
+                with urllib.request.urlopen(request) as reply:
                     return reply.status, reply.read()
             except urllib.error.HTTPError as error:
                 with error:
@@ -176,6 +180,21 @@ async def test_subscribers_of_json_are_told_the_trace_only_where_that_is_wanted(
         text = await client.recv()
     assert text == encode_json(decode_body(frame.body), own if wanted else "").decode()
     assert orjson.loads(text)["metadata"].get("traceparent") == (own if wanted else None)
+
+
+async def test_the_fan_outs_duration_has_its_trace_as_exemplar(tmp_path):
+    own = TraceRoot(7 << 64, 9)
+    frame = msgspec.structs.replace(flashblock_frame(7, 0), traceparent=own.traceparent)
+    async with Cluster(data_dir=str(tmp_path)) as cluster, connect(cluster.url) as client:
+        cluster.conductors[0].publish(frame)
+        await client.recv()
+        plain = (await cluster.get("/metrics"))[1].decode()
+        text = (await cluster.get("/metrics", {"Accept": "application/openmetrics-text"}))[1].decode()
+    assert "# TYPE websocket_proxy_sent_messages counter\n" in plain and "trace_id" not in plain
+    families = {family.name: family for family in text_string_to_metric_families(text)}
+    assert families["websocket_proxy_sent_messages"].samples[0].value == 1
+    exemplars = [sample.exemplar for sample in families[METRIC].samples if sample.exemplar is not None]
+    assert [exemplar.labels for exemplar in exemplars] == [{"trace_id": f"{own.trace_id:032x}"}]
 
 
 async def test_a_leader_dies_and_the_subscriber_sees_each_flashblock_once():

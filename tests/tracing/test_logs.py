@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from tracing.context import transaction_root
-from tracing.logs import LogFile, Logger, forward_standard_library, get_logger
+from tracing.logs import LogFile, Logger, forward_standard_library, get_logger, set_level
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -36,6 +36,25 @@ def test_lower_levels_are_left_out(tmp_path: Path) -> None:
     log.info("not this")
     log.warning("this")
     assert [line["event"] for line in lines(tmp_path / "builder-0.jsonl")] == ["this"]
+
+
+def test_the_level_of_a_running_component_can_be_changed(tmp_path: Path) -> None:
+    log, other = get_logger("builder", 0, log_dir=tmp_path), get_logger("op-node", 0, log_dir=tmp_path)
+    bound = log.bind(block=7)
+    for level in ("info", "debug", "error", "info"):
+        set_level(log, level)
+        for logger in (log, bound, other):
+            logger.debug(f"debug at {level}")
+            logger.warning(f"warning at {level}")
+    told = [line["event"] for line in lines(tmp_path / "builder-0.jsonl")]
+    assert told == [
+        *["warning at info"] * 2,
+        *["debug at debug", "warning at debug"] * 2,
+        *["warning at info"] * 2,
+    ]
+    assert [line["event"] for line in lines(tmp_path / "op-node-0.jsonl")] == [
+        f"warning at {level}" for level in ("info", "debug", "error", "info")
+    ]
 
 
 def test_exceptions_carry_their_trace(tmp_path: Path) -> None:
