@@ -25,8 +25,18 @@ LEADER: Final = 2
 
 PREVOTE_RETRY_S: Final = (0.04, 0.08)
 """A pre-vote that failed is repeated after a random time of this range; it disturbs nobody."""
+PREVOTE_HASTY_ROUNDS: Final = 3
+PREVOTE_DOUBLINGS_MAX: Final = 3
+"""After so many rounds in vain the next ones wait longer, twice as long each time: the answers to a round come a round
+trip later, and between far hosts that is longer than the first rounds wait. The last wait is up to 0.64 s."""
 PREVOTE_FAVOUR_S: Final = 0.05
 """How long a pre-vote binds: about as long as the election that it allows takes on a busy machine."""
+
+
+def prevote_retry_s(rounds: int) -> tuple[float, float]:
+    """Within which time the next round of pre-votes begins, seconds, after so many without a leader."""
+    longer = 2 ** min(max(0, rounds - PREVOTE_HASTY_ROUNDS), PREVOTE_DOUBLINGS_MAX)
+    return PREVOTE_RETRY_S[0] * longer, PREVOTE_RETRY_S[1] * longer
 
 
 class Elections:
@@ -61,6 +71,8 @@ class Elections:
         raise NotImplementedError
 
     def _on_state_changed(self, old: int, new: int) -> None:
+        if new == LEADER:
+            self._pre_votes.abandon()
         if LEADER in (old, new):
             self._listener.on_role_changed(new == LEADER, self._SyncObj__raftCurrentTerm)
 
@@ -91,7 +103,7 @@ class Elections:
 
     def _ask_for_pre_votes(self, now: float) -> None:
         asked = self._pre_votes.begin(now, self._settings.node_id)
-        self._SyncObj__raftElectionDeadline = now + random.uniform(*PREVOTE_RETRY_S)
+        self._SyncObj__raftElectionDeadline = now + random.uniform(*prevote_retry_s(self._pre_votes.rounds))
         _, last_index, last_term = self._journal[-1]
         for node in self._SyncObj__otherNodes:
             self.transport.send(

@@ -140,10 +140,13 @@ class PreVotes:
         self._began_at = -1e9
         self._granted: set[str] = set()
         self._won = False
+        self.rounds = 0
+        """How many rounds were begun since a leader was last there."""
 
     def begin(self, now: float, own: str) -> int:
         """Start a round with one's own vote; its number, to be quoted by the answers."""
         self._own = own
+        self.rounds += 1
         self._round += 1
         self._began_at = now
         self._granted = {own}
@@ -176,6 +179,7 @@ class PreVotes:
     def abandon(self) -> None:
         """A leader is there: a victory that was not used yet is void."""
         self._won = False
+        self.rounds = 0
 
     def take(self) -> bool:
         """Whether a round was won and not yet used; it is used now."""

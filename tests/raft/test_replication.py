@@ -176,6 +176,14 @@ class TestPreVotes:
         votes.begin(11.0, "a")
         assert not votes.take()
 
+    def test_rounds_are_counted_until_a_leader_is_there(self):
+        votes = PreVotes(3, favour_s=0.05)
+        for number in (1, 2, 3):
+            votes.begin(10.0 + number, "a")
+            assert votes.rounds == number
+        votes.abandon()
+        assert votes.rounds == 0
+
 
 class TestMessages:
     @pytest.mark.parametrize(
