@@ -21,6 +21,7 @@ import msgspec
 from actors.data_directory import CHAIN_FILE
 from actors.endpoints import ENDPOINTS_FILE
 from actors.free_ports import is_free
+from actors.host_book import HostReport
 from actors.join_order import ORDER_FILE
 from actors.plan import GENESIS_FILE, JWT_FILE, LOG_DIRECTORY, RAFT_PASSWORD_FILE
 from actors.reaper import remove_path
@@ -35,19 +36,6 @@ DELIVERED_PREFIX = "delivered-"
 NOTES_POLL_S = 0.1
 PRIVATE_MODE = 0o600
 PRIVATE_DIRECTORY_MODE = 0o700
-
-
-class HostReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent says of its host."""
-
-    agent_pid: int
-    delivered: bool
-    actors: dict[str, tuple[int, bool]]
-    """By note name: the pid, 0 when the process is gone, and whether the component serves."""
-
-    def digest(self) -> str:
-        """Changes with whatever is reported."""
-        return hashlib.sha256(msgspec.json.encode(self, order="sorted")).hexdigest()
 
 
 class HostAgent:
@@ -113,7 +101,7 @@ class HostAgent:
         deadline = time.monotonic() + patience_s
         while True:
             report = self._report()
-            digest = report.digest()
+            digest = digest_of(report)
             if digest != known or time.monotonic() >= deadline:
                 return digest, msgspec.json.encode(report)
             await asyncio.sleep(NOTES_POLL_S)
@@ -152,6 +140,11 @@ class HostAgent:
             return msgspec.json.decode((self._run_dir / STATE_FILE).read_bytes(), type=RunState)
         except (OSError, msgspec.DecodeError):
             return None
+
+
+def digest_of(report: HostReport) -> str:
+    """Changes with whatever is reported."""
+    return hashlib.sha256(msgspec.json.encode(report, order="sorted")).hexdigest()
 
 
 def delivered_name(marker: str) -> str:

@@ -21,7 +21,8 @@ from aiohttp import web
 
 from actors import data_directory
 from actors.endpoints import describe_hosts
-from actors.host_agent import DATA_FILES, STATE_FILE, HostReport
+from actors.host_agent import DATA_FILES, STATE_FILE
+from actors.host_book import HostBook, HostReport, Told
 from actors.join_order import ORDER_FILE, JoinOrder, newest
 from actors.listening import sockets
 from actors.plan import RAFT_PASSWORD_FILE, ComponentPlan
@@ -39,6 +40,8 @@ SEND_S_MAX = 2.0
 INFO_S_MAX = 10.0
 RENEW_S_MAX = 120.0
 LEVEL_S = 5.0  # a group that serves again has caught up well within this
+FAILED_PAUSE_S = 60.0
+ERROR_LENGTH_MAX = 200
 EVENTS_MAX = 2_000
 
 
@@ -70,13 +73,10 @@ class Keeper:
         self._server = self._make_server()
         self._agents: dict[str, Any] = {}
         self._handles: dict[str, Any] = {}
-        self._reports: dict[str, HostReport] = {}  # of the hosts that answer
         self._files: dict[str, bytes] = {}
         self._chain: dict[str, Any] = {}
         self._plan: list[ComponentPlan] = []
-        self._pids: dict[str, int] = {}
-        self._serving: set[str] = set()
-        self._restarts: dict[str, int] = {}
+        self._book = HostBook([])
         self._endpoints = b""
         self._sent: dict[str, bytes] = {}  # by host
         self._changed = asyncio.Event()
@@ -105,7 +105,8 @@ class Keeper:
         except (CannotStart, data_directory.ChainMismatch, TimeoutError) as error:
             text = str(error) or f"not all hosts answered within {START_S_MAX:.0f} s: {self._silent_hosts()}"
             self._tell("failed", error=text)
-            await asyncio.Event().wait()  # whoever asked for the cluster reads it and ends us
+            await asyncio.sleep(FAILED_PAUSE_S)  # whoever asked for the cluster reads it and ends us
+            raise  # else Ray starts us again, and we try again
         async with asyncio.TaskGroup() as tasks:
             for address in self._agents:
                 tasks.create_task(self._watch(address))
@@ -126,7 +127,7 @@ class Keeper:
             "order_version": self._order.version,
             "renewed": self._renewed,
             "ready": self._is_ready,
-            "hosts": {address: address in self._reports for address in self._order.placement.hosts()},
+            "hosts": {address: address in self._book.answering for address in self._order.placement.hosts()},
             "events": self._events,
             "endpoints": self._endpoints.decode(),
         }
@@ -144,6 +145,7 @@ class Keeper:
             self._order = order
             self._agents = await asyncio.to_thread(self._ensure_agents, order)
         self._plan = self._order.plan()
+        self._book = HostBook(self._plan)
         self._tell("keeper-up", components=len(self._plan), address=self._address)
         self._files, self._chain = await asyncio.to_thread(complete_files, list(held.values()), self._order)
         self._tell("chain-prepared", **self._chain)
@@ -212,7 +214,7 @@ class Keeper:
 
     async def _watch(self, address: str) -> None:
         """Follow one host for ever: what runs there, whether it has its files, whether it answers at all."""
-        agent, known, told = self._agents[address], "", False
+        agent, known = self._agents[address], ""
         pending: asyncio.Future[Any] | None = None
         while True:
             pending = pending or asyncio.wrap_future(agent.look.remote(known, LOOK_PATIENCE_S).future())
@@ -226,46 +228,22 @@ class Keeper:
                 if not report.delivered:
                     await self._deliver(address)
                 self._on_report(address, report)
-                told = False
                 await self._send_endpoints(address)
             except Exception as error:
                 known = ""
-                self._on_silence(address, error, tell=not told)
-                told = True
+                self._on_silence(address, error)
                 await asyncio.sleep(RETRY_S)
 
     def _on_report(self, address: str, report: HostReport) -> None:
-        if address not in self._reports and self._is_ready:
-            self._tell("host-back", address=address)
-        self._reports[address] = report
-        for each in self._plan:
-            if each.host != address:
-                continue
-            name = each.actor_name
-            pid, serving = report.actors.get(each.note_name, (0, False))
-            before = self._pids.get(name, 0)
-            if pid != before:
-                if pid:
-                    self._restarts[name] = self._restarts.get(name, -1) + 1
-                if before and name in self._serving:
-                    self._serving.discard(name)
-                    self._tell("component-ended", component=name, pid=before, host=address)
-                self._pids[name] = pid
-            if serving and name not in self._serving:
-                self._serving.add(name)
-                self._tell("component-up", component=name, pid=pid, host=address)
-        self._changed.set()
+        self._tell_all(self._book.report(address, report))
 
-    def _on_silence(self, address: str, error: Exception, *, tell: bool) -> None:
-        """A host does not answer: nothing of it is known to run."""
-        self._reports.pop(address, None)
+    def _on_silence(self, address: str, error: Exception) -> None:
         self._sent.pop(address, None)
-        for each in self._plan:
-            if each.host == address:
-                self._pids[each.actor_name] = 0
-                self._serving.discard(each.actor_name)
-        if tell:
-            self._tell("host-silent", address=address, error=f"{type(error).__name__}: {str(error)[:200]}")
+        self._tell_all(self._book.silence(address, f"{type(error).__name__}: {str(error)[:ERROR_LENGTH_MAX]}"))
+
+    def _tell_all(self, told: list[Told]) -> None:
+        for each in told:
+            self._tell(each.event, **each.details)
         self._changed.set()
 
     # A host was replaced
@@ -278,13 +256,13 @@ class Keeper:
         """
         waiting = list(self._agents)
         while waiting:
-            present = [address for address in waiting if address in self._reports]
+            present = [address for address in waiting if address in self._book.answering]
             if not present:
                 await asyncio.sleep(RETRY_S)
                 continue
             await self._renew_host(present[0])
             waiting.remove(present[0])
-            if not waiting or all(address not in self._reports for address in waiting):
+            if not waiting or not self._book.answering & set(waiting):
                 await asyncio.to_thread(self._ray.retire, self._order)
                 self._renewed = True
 
@@ -295,13 +273,13 @@ class Keeper:
         if not stale:
             return
         self._tell("renewing", host=address, components=[each.actor_name for each in stale])
-        self._serving -= {each.actor_name for each in stale}
         cluster = self._ray.JoinedCluster(self._order)
         self._handles |= await asyncio.to_thread(cluster.renew, stale)
+        self._book.expect(stale)
         async with asyncio.timeout(RENEW_S_MAX):
-            while not all(each.actor_name in self._serving for each in own):  # noqa: ASYNC110 – events come from hosts
-                await asyncio.sleep(RETRY_S)
-        await asyncio.sleep(LEVEL_S)
+            await asyncio.sleep(LEVEL_S)  # a report may be older than the renewal
+            while not all(each.actor_name in self._book.serving for each in own):  # noqa: ASYNC110 – hosts report it
+                await asyncio.sleep(LEVEL_S)
         self._tell("renewed", host=address)
 
     async def _settings_of(self, each: ComponentPlan) -> str:
@@ -318,20 +296,20 @@ class Keeper:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            if not self._is_ready and len(self._pids) < len(self._plan):
+            if not self._is_ready and not self._book.is_complete:
                 continue
             found = describe_hosts(
                 self._order,
                 self._plan,
-                pids=self._pids,
-                restarts=self._restarts,
+                pids=self._book.pids,
+                restarts=self._book.restarts,
                 chain=self._chain,
-                alive=set(self._reports),
+                alive=self._book.answering,
             )
             self._endpoints = orjson.dumps(found, option=orjson.OPT_INDENT_2)
-            sending = (self._send_endpoints(address) for address in list(self._reports))
+            sending = (self._send_endpoints(address) for address in list(self._book.answering))
             await asyncio.gather(*sending, return_exceptions=True)  # to a host that is silent now it is sent later
-            if not self._is_ready and len(self._serving) == len(self._plan):
+            if not self._is_ready and self._book.is_whole:
                 self._is_ready = True
                 self._tell("ready")
 
@@ -355,7 +333,7 @@ class Keeper:
         self._log.info(event, **details)
 
     def _silent_hosts(self) -> str:
-        return ", ".join(address for address in self._agents if address not in self._reports) or "none"
+        return ", ".join(address for address in self._agents if address not in self._book.answering) or "none"
 
 
 async def _answer(reference: Any) -> Any:

@@ -10,7 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from actors.host_agent import HostAgent, HostReport, delivered_name
+from actors.host_agent import HostAgent, delivered_name
+from actors.host_book import HostReport
 from actors.run_directory import RunState
 from actors.shell import note_text
 
