@@ -18,6 +18,7 @@ from actors.execution_client import ClientOptions, ExecutionClient
 from actors.frame_link import FrameServer, Peer
 from actors.version_info import version_info
 from actors.warm_up import warm_up
+from flashblocks.builder.backruns import BackrunPool, BackrunRules, Replacement, read_backrun
 from flashblocks.builder.bundles import BundlePool, read_bundle
 from flashblocks.builder.job import EXTRA_DEADLINE_S_DEFAULT
 from flashblocks.builder.limiter import Rate, SenderLimits
@@ -62,6 +63,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     max_gas_per_txn: int = 0
     max_uncompressed_block_size: int = 0
     enable_revert_protection: bool = True
+    backruns_enabled: bool = False
+    """Serve eth_sendBackrunBundle; the numbers bound what is tried and what may land."""
+    backruns_max_considered_per_block: int = BackrunRules().considered_per_block
+    backruns_max_landed_per_block: int = BackrunRules().landed_per_block
+    backruns_max_considered_per_target: int = BackrunRules().considered_per_target
+    backruns_max_landed_per_target: int = BackrunRules().landed_per_target
     ws_subscriber_limit: int = SUBSCRIBERS_MAX_DEFAULT
     gas_limiter_enabled: bool = False
     """Pass over senders whose transactions used more gas than a bucket holds that is refilled with every block."""
@@ -80,7 +87,7 @@ class Builder:
 
     def __init__(self, settings: Settings, log: Any) -> None:
         self.settings, self._log = settings, log
-        self.bundles = BundlePool()
+        self.bundles, self.backruns = BundlePool(), BackrunPool()
         self.metrics = builder_metrics(flags_of(settings))
         self.stream = FrameServer(
             settings.engine_host or settings.host,
@@ -107,7 +114,7 @@ class Builder:
             ),
             log,
             self._make_source,
-            rpc_methods={"eth_sendBundle": self._send_bundle},
+            rpc_methods={"eth_sendBundle": self._send_bundle, "eth_sendBackrunBundle": self._send_backrun},
             status=self._status,
         )
         self.client.registry.register(self.metrics)
@@ -143,6 +150,7 @@ class Builder:
             uncompressed_bytes_per_block=settings.max_uncompressed_block_size or None,
             sender_limits=sender_limits_of(settings),
             extra_deadline_s=settings.extra_block_deadline_secs,
+            backruns=(self.backruns, backrun_rules_of(settings)) if settings.backruns_enabled else None,
         )
         self.source.on_bug = self._report
         return self.source
@@ -192,8 +200,9 @@ class Builder:
         for block in change.added:
             for transaction in block.transactions:
                 self.bundles.landed(transaction.hash)
-        self.bundles.expire(self.client.chain.head.number)
         head = self.client.chain.head
+        self.bundles.expire(head.number)
+        self.backruns.expire(head.number)
         self.source.head_moved(head.number, head.hash)
 
     def _report(self, bug: BaseException) -> None:
@@ -215,6 +224,26 @@ class Builder:
         self.metrics.count("valid_bundles")
         self.metrics.observe("bundle_receive_duration", time.perf_counter() - began)
         return {"bundleHash": data(tx_hash)}
+
+    async def _send_backrun(self, obj: Any) -> dict[str, str | None]:
+        if not self.settings.backruns_enabled:
+            raise RpcError(METHOD_NOT_FOUND, "the method eth_sendBackrunBundle does not exist/is not available")
+        wanted = read_backrun(obj, self.client.chain.head.number)
+        if isinstance(wanted, Replacement):
+            self.backruns.cancel(wanted)
+            return {"bundleHash": None}
+        self.backruns.add(wanted)  # an older version than what is here is dropped without a word, as in the original
+        return {"bundleHash": data(wanted.transaction.hash)}
+
+
+def backrun_rules_of(settings: Settings) -> BackrunRules:
+    """How many backruns may be tried and may land."""
+    return BackrunRules(
+        settings.backruns_max_considered_per_block,
+        settings.backruns_max_landed_per_block,
+        settings.backruns_max_considered_per_target,
+        settings.backruns_max_landed_per_target,
+    )
 
 
 def sender_limits_of(settings: Settings) -> SenderLimits:

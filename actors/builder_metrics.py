@@ -73,14 +73,7 @@ WITH_GAUGE = (
     "transaction_pool_fetch_duration",
 )
 """Summaries that have a gauge of the last value beside them."""
-WITHOUT_MEANING = (
-    "backrun_transaction_processing_duration",
-    "engine_feedback_lagged",
-    "p2p_forward_lagged",
-    "payload_num_backruns_considered",
-    "payload_num_backruns_successful",
-)
-"""Of things that are not here (backruns, peer-to-peer, an engine of its own): they stay at zero."""
+# `engine_feedback_lagged` and `p2p_forward_lagged` are of things that are not here: they stay at zero.
 
 
 def builder_metrics(flags: Mapping[str, float]) -> UpstreamMetrics:

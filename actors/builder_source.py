@@ -19,6 +19,7 @@ from actors.execution_client import ExecutionClient
 from actors.frame_link import FrameServer, Peer
 from actors.payload_source import UnknownPayload
 from actors.upstream_metrics import UpstreamMetrics
+from flashblocks.builder.backruns import BackrunPool, BackrunRules, BackrunsHere
 from flashblocks.builder.budget import Limits, budget
 from flashblocks.builder.building import Building, Made, build_opening
 from flashblocks.builder.bundles import BundlePool
@@ -84,6 +85,7 @@ class FlashblockSource:
         uncompressed_bytes_per_block: int | None = None,
         sender_limits: SenderLimits = NO_LIMITS,
         extra_deadline_s: float = EXTRA_DEADLINE_S_DEFAULT,
+        backruns: tuple[BackrunPool, BackrunRules] | None = None,
     ) -> None:
         self.job = Job(timing, extra_deadline_s)
         self.published: list[FlashblockFrame] = []
@@ -92,6 +94,8 @@ class FlashblockSource:
         self._gas_per_transaction = gas_per_transaction
         self._uncompressed_bytes_per_block = uncompressed_bytes_per_block
         self._sender_limits = sender_limits
+        self._backruns = backruns
+        self._backruns_tried = self._backruns_landed = 0  # in this block
         self._parent: Header | None = None
         self._attributes: PayloadAttributes | None = None
         self._ready: _Ready | None = None
@@ -112,6 +116,7 @@ class FlashblockSource:
         last = None if followed is None or followed.last_index < 0 else followed.last_index
         if self.job.payload_id != payload_id:
             self._parent, self._attributes, self.published = parent, attributes, []
+            self._backruns_tried = self._backruns_landed = 0
             steps = [] if followed is None else followed.flashblocks()
             self._ground = {step.index: step.diff.block_hash for step in steps}
             self._began_s = time.time()
@@ -252,9 +257,10 @@ class FlashblockSource:
             self._tell(Failed(build.payload_id, build.index))
             return
         pool, bundles = self._client.pool, self._bundles
+        backruns = BackrunPool() if self._backruns is None else self._backruns[0]
         pace = Pace(time.time(), build.due_s, self._allowance.of(last=build.last), self._costs, last=build.last)
         while self._building is building:
-            began_s, revision = time.time(), pool.revision + bundles.revision
+            began_s, revision = time.time(), pool.revision + bundles.revision + backruns.revision
             match pace.next(began_s, revision):
                 case Fill(until_s, deadline_s, renew):
                     if renew:
@@ -291,8 +297,16 @@ class FlashblockSource:
             share,
             clock=time.time,
             limits=self._sender_limits,
+            followers=self._followers(build.index, block),
         )
         return self._building
+
+    def _followers(self, index: int, block: OpenBlock) -> BackrunsHere | None:
+        if self._backruns is None:
+            return None
+        pool, rules = self._backruns
+        tried, landed = self._backruns_tried, self._backruns_landed
+        return BackrunsHere(pool, rules, block.number, index, block.base_fee, tried, landed)
 
     def _seal(self, building: Building, build: Build, pace: Pace) -> None:
         began_s = time.time()
@@ -339,6 +353,10 @@ class FlashblockSource:
         """Count what was done for a published flashblock, and give up what cannot be had."""
         made = ready.made
         note_flashblock(self._metrics, made, building.bench.ran, ready.took_s, ready.execution_s)
+        self._backruns_tried += made.counts["payload_num_backruns_considered"]
+        self._backruns_landed += made.counts["payload_num_backruns_successful"]
+        if building.packing.followed_s:
+            note(self._metrics, "backrun_transaction_processing_duration", building.packing.followed_s)
         for candidate, reason in made.dropped:
             self._log.info("transaction dropped", tx="0x" + candidate.hash.hex(), reason=reason)
             if candidate.revert_protected:

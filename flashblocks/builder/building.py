@@ -11,7 +11,15 @@ from dataclasses import dataclass, field, replace
 from flashblocks.builder.budget import Budget, Usage
 from flashblocks.builder.bundles import BundlePool
 from flashblocks.builder.limiter import NO_LIMITS, SenderLimits
-from flashblocks.builder.packing import Candidate, CandidateQueue, Executed, Packing, PoolAndBundles, Unexecutable
+from flashblocks.builder.packing import (
+    Candidate,
+    CandidateQueue,
+    Executed,
+    Followers,
+    Packing,
+    PoolAndBundles,
+    Unexecutable,
+)
 from flashblocks.execution.claims import flashblock_from
 from flashblocks.execution.errors import InvalidAttributes, InvalidTransaction, OutOfTime
 from flashblocks.execution.open_block import Mark, OpenBlock, Sealed
@@ -112,6 +120,7 @@ class Building:
         budget: Budget,
         clock: Callable[[], float],
         limits: SenderLimits = NO_LIMITS,
+        followers: Followers | None = None,
     ) -> None:
         self.payload_id, self.index, self._block = payload_id, index, block
         self._pool, self._bundles = pool, bundles
@@ -119,7 +128,7 @@ class Building:
         self._clock = clock
         self.bench = Bench(block, clock)
         usage = Usage(block.gas_used, block.da_size, sum(len(raw) for raw in block.transactions))
-        self.packing = Packing(index, budget, usage, CandidateQueue(()), self.bench, limits)
+        self.packing = Packing(index, budget, usage, CandidateQueue(()), self.bench, limits, followers)
         self.candidate: Made | None = None
         self._sealed_count = 0
         self._sealed_mark: Mark | None = block.mark()
@@ -140,6 +149,11 @@ class Building:
         if packing.included:
             newcomer = self._best_newcomer()
             place = len(packing.included) if newcomer is None else _place_of(newcomer, packing.included)
+            news = set() if packing.followers is None else packing.followers.news()
+            for position, candidate in enumerate(packing.included[:place]):
+                if candidate.hash in news:
+                    place = position  # something wants to land behind it
+                    break
             if place < self._sealed_count:
                 self._sealed_mark = None  # the candidate is good, but the block does not lead to it any more
             packing.back_to(place)
@@ -205,6 +219,8 @@ def _place_of(newcomer: Candidate, included: list[Candidate]) -> int:
             break
         if included[position].tip < newcomer.tip:
             place = position
+    while place < len(included) and included[place].behind:
+        place += 1  # a backrun stays with its target
     return place
 
 

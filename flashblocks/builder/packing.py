@@ -33,6 +33,8 @@ class Candidate:
     revert_protected: bool = False
     index_min: int = 0
     index_max: int | None = None
+    behind: bytes = b""
+    """The transaction immediately behind which it belongs, if it is a backrun."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +167,12 @@ class PoolAndBundles:
 
 
 def candidate_of(
-    tx: Transaction, base_fee: int, *, arrival: int = 0, bundle: tuple[int, int | None, bool] | None = None
+    tx: Transaction,
+    base_fee: int,
+    *,
+    arrival: int = 0,
+    bundle: tuple[int, int | None, bool] | None = None,
+    behind: bytes = b"",
 ) -> Candidate:
     """Describe a transaction; ``bundle`` is (first index, last index, revert protection) of one sent as a bundle."""
     index_min, index_max, revert_protected = bundle or (0, None, False)
@@ -182,7 +189,23 @@ def candidate_of(
         revert_protected=revert_protected,
         index_min=index_min,
         index_max=index_max,
+        behind=behind,
     )
+
+
+class Followers(Protocol):
+    """What wants to land immediately behind a transaction; how much of it may be tried and may land."""
+
+    considered_left: int
+    landed_left: int
+    considered_per_target: int
+    landed_per_target: int
+
+    def behind(self, target: bytes) -> list[Candidate]:
+        """The backruns of this transaction, the best tip first."""
+
+    def news(self) -> set[bytes]:
+        """The targets for which something has come since this was asked last."""
 
 
 def estimated_da_bytes(tx: Transaction) -> int:
@@ -200,10 +223,13 @@ class Packing:
     best: Offers
     bench: Workbench
     limits: SenderLimits = NO_LIMITS
+    followers: Followers | None = None
     included: list[Candidate] = field(default_factory=list)
     dropped: list[tuple[Candidate, str]] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     considered: set[bytes] = field(default_factory=set)
+    followed_s: float = 0.0
+    """How long backruns were executed."""
     _usages: list[Usage] = field(default_factory=list)  # before each of the included
     _fees: list[int] = field(default_factory=list)  # of each of the included
     _charged: set[bytes] = field(default_factory=set)
@@ -214,6 +240,8 @@ class Packing:
         if count < len(self.included):
             self.bench.back_to(count)
             self.usage = self._usages[count]
+            if self.followers is not None:
+                self.followers.landed_left += sum(1 for candidate in self.included[count:] if candidate.behind)
             del self.included[count:], self._usages[count:], self._fees[count:]
 
     @property
@@ -262,9 +290,7 @@ class Packing:
             if not outcome.stale:
                 self.best.put_aside(candidate.sender)
             return
-        if candidate.hash not in self._charged:
-            self._charged.add(candidate.hash)  # once in a flashblock, however often it was put in another order
-            self.limits.charge(candidate.sender, outcome.gas_used, outcome.took_s)
+        self._charge(candidate, outcome)
         gas_cap = self.budget.limits.gas_per_transaction
         if gas_cap is not None and outcome.gas_used > gas_cap:
             self._take_back(candidate, "max gas per transaction exceeded")
@@ -272,11 +298,57 @@ class Packing:
             self.counts["bundles_reverted"] += 1
             self._take_back(candidate, "bundle reverted")
         else:
-            self.counts["payload_num_tx_simulated_success"] += 1
-            self._usages.append(self.usage)
-            self._fees.append(candidate.tip * outcome.gas_used)
-            self.usage = self.usage.plus(outcome.gas_used, candidate.da_bytes, candidate.size_bytes)
-            self.included.append(candidate)
+            self._include(candidate, outcome)
+            self._follow(candidate)
+
+    def _include(self, candidate: Candidate, outcome: Executed) -> None:
+        self.counts["payload_num_tx_simulated_success"] += 1
+        self._usages.append(self.usage)
+        self._fees.append(candidate.tip * outcome.gas_used)
+        self.usage = self.usage.plus(outcome.gas_used, candidate.da_bytes, candidate.size_bytes)
+        self.included.append(candidate)
+
+    def _charge(self, candidate: Candidate, outcome: Executed) -> None:
+        if candidate.hash not in self._charged:
+            self._charged.add(candidate.hash)  # once in a flashblock, however often it was put in another order
+            self.limits.charge(candidate.sender, outcome.gas_used, outcome.took_s)
+
+    def _follow(self, target: Candidate) -> None:
+        """Try what wants to land immediately behind a transaction that was just included."""
+        followers = self.followers
+        if followers is None:
+            return
+        landed = 0
+        for backrun in followers.behind(target.hash)[: followers.considered_per_target]:
+            if landed >= followers.landed_per_target or not (followers.considered_left and followers.landed_left):
+                return
+            followers.considered_left -= 1
+            self.counts["payload_num_backruns_considered"] += 1
+            if backrun.tip >= target.tip and self._lands(backrun):
+                landed += 1
+                followers.landed_left -= 1
+                self.counts["payload_num_backruns_successful"] += 1
+
+    def _lands(self, backrun: Candidate) -> bool:
+        """Execute a backrun; leaves no trace where it does not fit, cannot run, reverts or uses too much gas."""
+        if self.limits.refuses(backrun.sender):
+            return False
+        if self.budget.refuses(self.usage, backrun.gas_limit, backrun.da_bytes, backrun.size_bytes) is not None:
+            return False
+        self.counts["payload_num_tx_simulated"] += 1
+        outcome = self.bench.execute(backrun)
+        if isinstance(outcome, Unexecutable):
+            self.counts["payload_num_tx_simulated_fail"] += 1
+            return False
+        self._charge(backrun, outcome)
+        self.followed_s += outcome.took_s
+        gas_cap = self.budget.limits.gas_per_transaction
+        if outcome.reverted or (gas_cap is not None and outcome.gas_used > gas_cap):
+            self.counts["bundles_reverted"] += int(outcome.reverted)
+            self.bench.undo()
+            return False
+        self._include(backrun, outcome)
+        return True
 
     def _take_back(self, candidate: Candidate, reason: str) -> None:
         self.bench.undo()

@@ -327,6 +327,28 @@ async def test_bundles_land_in_their_flashblocks_or_are_dropped_with_a_word(tmp_
             await driver.rpc.call("eth_getTransactionReceipt", hash_of_never)
 
 
+async def test_a_backrun_lands_behind_its_target_and_is_unknown_where_it_is_switched_off(tmp_path: Path) -> None:
+    async with driving(tmp_path, backruns_enabled=True) as driver:
+        target, backrun = driver.transfer(0), driver.transfer(1, tip=10**7)
+        bundle = {"txs": ["0x" + target.hex(), "0x" + backrun.hex()], "blockNumber": "0x1"}
+        answer = await driver.rpc.call("eth_sendBackrunBundle", bundle)
+        assert set(answer) == {"bundleHash"}
+        with pytest.raises(RpcRefused, match="exactly 2"):
+            await driver.rpc.call("eth_sendBackrunBundle", {"txs": [], "blockNumber": "0x1"})
+        await driver.rpc.call("eth_sendRawTransaction", "0x" + target.hex())
+        identifier = await driver.build(await driver.on_time())
+        await until(lambda: any(backrun in one.diff.transactions for one in driver.frames), "it landed")
+        made = next(one for one in driver.frames if backrun in one.diff.transactions)
+        assert made.diff.transactions == (target, backrun)
+        await driver.engine.new_payload(envelope := await driver.engine.get_payload(identifier))
+        await driver.engine.set_head(ForkchoiceState(envelope.payload.block_hash, NOWHERE, NOWHERE))
+        assert len(driver.builder.backruns) == 0, "forgotten with its target"
+    async with driving(tmp_path) as driver:
+        with pytest.raises(RpcRefused) as refused:
+            await driver.rpc.call("eth_sendBackrunBundle", bundle)
+        assert refused.value.code == -32601
+
+
 async def test_metrics_carry_the_names_of_the_original(tmp_path: Path) -> None:
     async with driving(tmp_path) as driver:
         await driver.build(await driver.on_time())
