@@ -12,7 +12,6 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from opentelemetry.trace import SpanKind
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
@@ -320,7 +319,7 @@ class WebsocketProxy:
         self._last_flashblock_at = self._now()
         self._subscribers.publish(outgoing)
         took_s, more = time.perf_counter() - began, {names.SUBSCRIBERS: len(self._subscribers)}
-        self._stages.frame(outgoing.frame, names.FAN_OUT, took_s, kind=SpanKind.PRODUCER, more=dict(more))
+        self._stages.frame(outgoing.frame, names.FAN_OUT, took_s, more=dict(more))
         self._backlog.add(arrival.number, arrival.index, len(outgoing.frame.body), outgoing)
 
     def _outgoing(self, arrival: Arrival) -> Outgoing:

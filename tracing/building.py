@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from opentelemetry.trace import SpanKind
-
 from tracing import names
 from tracing.context import TRACED_TRANSACTIONS_MAX, FrameContext, TraceRoot, block_root, transaction_root
 from tracing.stages import Stages, flashblock_attributes
@@ -110,7 +108,7 @@ class BuildTrace:
             attributes[names.TX_HASH] = "0x" + tx_hash.hex()
             # One that came while the flashblock was being built has not waited.
             began = max(since, build.start)
-            tracer.span(trace, names.POOL, since, began, attributes, kind=SpanKind.CONSUMER)
+            tracer.span(trace, names.POOL, since, began, attributes)
             tracer.span(trace, names.INCLUDE, began, now, attributes, links=[build.span])
 
     def _choose(self, hashes: Sequence[bytes], now: float) -> list[bytes]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from opentelemetry.trace import SpanKind
-
 from tracing import names
 from tracing.sending import SendTrace
 from tracing.stages import Stages
@@ -48,7 +46,6 @@ class PendingTrace:
             number=number,
             index=index,
             payload_id=payload_id,
-            kind=SpanKind.CONSUMER,
         )
         self._sends.seen(context_text, number, index, hashes, arrived, now)
 

@@ -18,7 +18,7 @@ from tracing.context import (
     parse_traceparent,
     transaction_root,
 )
-from tracing.stages import Stages
+from tracing.stages import MESSAGING, Stages, jsonrpc_attributes
 from tracing.tracer import Attribute
 
 WAITING_MAX = 16_384
@@ -76,7 +76,7 @@ class SendTrace:
         sent = self._sent(tx_hash, start, end, traceparent)
         tracer = self._stages.tracer
         if tracer.enabled and sent.own_root and self._errors_in[1] <= ERRORS_PER_S_MAX:
-            attributes: dict[str, Attribute] = {names.OUTCOME: error}
+            attributes: dict[str, Attribute] = {**jsonrpc_attributes(names.SEND), names.OUTCOME: error}
             if tx_hash:
                 attributes[names.TX_HASH] = "0x" + tx_hash.hex()
             links = [] if sent.parent is None else [sent.parent]
@@ -108,13 +108,14 @@ class SendTrace:
                 attributes[names.FLASHBLOCK_INDEX] = index
             self._record(tx_hash, sent, now, attributes, None)
             if self._taken == names.SEND and self._stages.tracer.enabled:
+                kind, messaging = MESSAGING[names.PRECONFIRM]
                 self._stages.tracer.span(
                     transaction_root(tx_hash),
                     names.PRECONFIRM,
                     arrived,
                     now,
-                    {**attributes, names.TX_HASH: "0x" + tx_hash.hex()},
-                    kind=SpanKind.CONSUMER,
+                    {**attributes, **messaging, names.TX_HASH: "0x" + tx_hash.hex()},
+                    kind=kind,
                     links=[] if context is None else [context.build],
                 )
 
@@ -150,7 +151,7 @@ class SendTrace:
         if not tracer.enabled:
             return
         trace = transaction_root(tx_hash)
-        attributes = {**attributes, names.TX_HASH: "0x" + tx_hash.hex()}
+        attributes = {**attributes, **jsonrpc_attributes(names.SEND), names.TX_HASH: "0x" + tx_hash.hex()}
         if sent.own_root:
             links = [] if sent.parent is None else [sent.parent]
             tracer.root(trace, names.SEND, sent.start, end, attributes, kind=SpanKind.SERVER, error=error, links=links)

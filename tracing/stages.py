@@ -24,6 +24,25 @@ NOT_OF_TRANSACTIONS = frozenset((names.PUBLISH, names.PENDING, names.APPLY))
 """Of a transaction's trace the first is too short to see, the second is what `PRECONFIRM` shows, and the third goes on
 in every group, mostly after the transaction is preconfirmed."""
 
+MESSAGING: dict[str, tuple[SpanKind, dict[str, Attribute]]] = {
+    stage: (
+        kind,
+        {
+            names.MESSAGING_SYSTEM: "flashblocks",
+            names.MESSAGING_DESTINATION: "flashblocks",
+            names.MESSAGING_OPERATION: operation,
+            names.MESSAGING_OPERATION_TYPE: operation_type,
+        },
+    )
+    for stage, kind, operation, operation_type in (
+        (names.PUBLISH, SpanKind.PRODUCER, "publish", "send"),
+        (names.FAN_OUT, SpanKind.PRODUCER, "fan-out", "send"),
+        (names.PENDING, SpanKind.CONSUMER, "show", "process"),
+        (names.PRECONFIRM, SpanKind.CONSUMER, "preconfirm", "process"),
+    )
+}
+"""The stages that hand a flashblock to a stream or take it out of one (semantic conventions, messaging)."""
+
 
 class Stages:
     """One component's door to traces and to the histogram of stages. Times are Unix seconds."""
@@ -72,6 +91,9 @@ class Stages:
         if context is None or not self.tracer.enabled:
             return
         attributes = flashblock_attributes(number, index, payload_id, error or "ok")
+        if stage in MESSAGING:
+            kind, messaging = MESSAGING[stage]
+            attributes.update(messaging)
         if more:
             attributes.update(more)
         root = root_of(context.build)

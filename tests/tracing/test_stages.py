@@ -203,6 +203,24 @@ def test_a_block_whose_builder_kept_it_has_its_root_whatever_the_sampler_says():
         assert [span.name for span in rig.spans()] == ([names.SEAL, names.BLOCK] if kept else [])
 
 
+def test_streams_are_messaging_and_calls_are_rpc_by_the_conventions():
+    kept = Kept()
+    stages = Stages(Tracer("test", "0", kept))
+    text = FrameContext(TraceRoot(block_root(901, PAYLOAD).trace_id, 9)).text
+    for stage in (names.PUBLISH, names.FAN_OUT, names.PENDING, names.JUDGE):
+        stages.flashblock(text, stage, 1.0, 1.1, number=7, index=1, payload_id=PAYLOAD)
+    stages.call(block_root(901, PAYLOAD).traceparent, names.NEW_PAYLOAD, 1.0, 1.1, method="engine_newPayloadV4")
+    stages.close()
+    raw = [span for line in kept.lines for scope in line["resourceSpans"][0]["scopeSpans"] for span in scope["spans"]]
+    producer, consumer, server, internal = 4, 5, 2, 1  # opentelemetry-proto, Span.SpanKind
+    assert [span["kind"] for span in raw] == [producer, producer, consumer, internal, server]
+    told = [{one["key"]: one["value"].get("stringValue") for one in span["attributes"]} for span in raw]
+    operations = [(one.get("messaging.operation.name"), one.get("messaging.operation.type")) for one in told]
+    assert operations == [("publish", "send"), ("fan-out", "send"), ("show", "process"), (None, None), (None, None)]
+    assert all(one["messaging.system"] == one["messaging.destination.name"] == "flashblocks" for one in told[:3])
+    assert (told[4]["rpc.system.name"], told[4]["rpc.method"]) == ("jsonrpc", "engine_newPayloadV4")
+
+
 def test_what_a_block_holds_no_longer_waits():
     rig = Rig()
     builder = BuildTrace(rig.stages, 901)
