@@ -99,15 +99,17 @@ class BuildTrace:
             if waiting is None:
                 continue
             since, waiting.since = waiting.since, now
-            trace, tracer = transaction_root(tx_hash), self._stages.tracer
-            self._stages.observe(names.POOL, build.start - since, trace)
-            if tx_hash not in traced:
-                continue
-            waiting.traced = True
-            attributes: dict[str, Attribute] = flashblock_attributes(number, index, payload_id, "ok")
-            attributes[names.TX_HASH] = "0x" + tx_hash.hex()
             # One that came while the flashblock was being built has not waited.
             began = max(since, build.start)
+            waiting.traced |= tx_hash in traced
+            trace = transaction_root(tx_hash) if waiting.traced else None
+            self._stages.observe(names.POOL, began - since, trace)
+            self._stages.observe(names.INCLUDE, now - began, trace)
+            if trace is None:
+                continue
+            attributes: dict[str, Attribute] = flashblock_attributes(number, index, payload_id, "ok")
+            attributes[names.TX_HASH] = "0x" + tx_hash.hex()
+            tracer = self._stages.tracer
             tracer.span(trace, names.POOL, since, began, attributes)
             tracer.span(trace, names.INCLUDE, began, now, attributes, links=[build.span])
 

@@ -94,10 +94,17 @@ class SendTrace:
             sent = self._waiting.pop(tx_hash, None)
             if sent is None:
                 continue
-            slow = sent.own_root and now - sent.start > SLOW_S and slow_left > 0
-            self._stages.observe(self._total, now - sent.start, transaction_root(tx_hash))
+            # What was slow for an ingress was slower for the rpc-node before it, which records the root.
+            slow = now - sent.start > SLOW_S and slow_left > 0
             unnamed = left > 0 and sent.own_root and self._is_sampled(tx_hash)
-            if tx_hash not in named and not unnamed and not slow:
+            recorded = tx_hash in named or unnamed or slow
+            trace = transaction_root(tx_hash) if recorded else None
+            self._stages.observe(self._total, now - sent.start, trace)
+            if self._taken == names.SEND:
+                self._stages.observe(names.PRECONFIRM, now - arrived, trace)
+            else:
+                self._stages.observe(self._taken, sent.end - sent.start, trace)
+            if not recorded:
                 continue
             left, slow_left = left - 1, slow_left - slow
             attributes: dict[str, Attribute] = {

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+import pytest
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry
 
@@ -245,6 +246,41 @@ def test_the_ingress_records_the_root_only_when_no_rpc_node_did():
     whole = root(traces[hex_id(transaction_root(HASHES[1]))])
     assert whole.name == names.SEND
     assert whole.links == ((hex_id(wallet), f"{6:016x}"),)
+
+
+def test_a_slow_transaction_that_the_builder_did_not_choose_has_its_admission_below_its_root():
+    rig = Rig()
+    node, ingress = SendTrace(rig.stages, names.SEND), SendTrace(rig.stages, names.ADMIT)
+    node.took(HASHES[0], 1.0, 1.0, "")
+    ingress.took(HASHES[0], 1.1, 1.1, transaction_root(HASHES[0]).traceparent)
+    ingress.answered(HASHES[0], 2.6)
+    text = FrameContext(TraceRoot(block_root(901, PAYLOAD).trace_id, 9)).text
+    ingress.seen(text, 7, 1, HASHES[:1], 2.8, 2.8)
+    node.seen(text, 7, 1, HASHES[:1], 2.8, 2.9)
+    spans = trace(rig.spans(), hex_id(transaction_root(HASHES[0])))
+    assert [span.name for span in spans] == [names.SEND, names.ADMIT, names.PRECONFIRM]
+    assert not orphans(spans)
+
+
+def test_every_part_of_send_to_preconfirmed_is_a_histogram():
+    rig = Rig()
+    builder = BuildTrace(rig.stages, 901)
+    node, ingress = SendTrace(rig.stages, names.SEND), SendTrace(rig.stages, names.ADMIT)
+    builder.arrived(HASHES[0], 1.2)
+    node.took(HASHES[0], 1.0, 1.0, "")
+    ingress.took(HASHES[0], 1.1, 1.1, transaction_root(HASHES[0]).traceparent)
+    ingress.answered(HASHES[0], 1.15)
+    text = builder.built(PAYLOAD, 7, 1, 1.4, 1.5, HASHES[:1])
+    builder.published(PAYLOAD, 7, 1, HASHES[:1], 1.6)
+    ingress.seen(text, 7, 1, HASHES[:1], 1.7, 1.7)
+    node.seen(text, 7, 1, HASHES[:1], 1.7, 1.9)
+    sums = {
+        stage: rig.registry.get_sample_value(f"{METRIC}_sum", {"stage": stage})
+        for stage in ("send to preconfirmed", names.ADMIT, names.POOL, names.INCLUDE, names.PRECONFIRM)
+    }
+    assert sums == pytest.approx(
+        {"send to preconfirmed": 0.9, names.ADMIT: 0.05, names.POOL: 0.2, names.INCLUDE: 0.2, names.PRECONFIRM: 0.2}
+    )
 
 
 def test_a_refusal_is_a_trace_apart_and_bounded():
