@@ -65,7 +65,7 @@ class Exchange:
         return self.w3.eth.send_raw_transaction(raw)
 
     def receipts(self, *hashes: Any) -> list[Any]:
-        """Of transactions sent before; makes the block, or as many as a busy machine needs: a block's time is bounded."""
+        """Of transactions sent before; makes the block, or more on a busy machine: a block has a bounded time."""
         for _ in range(BLOCKS_MAX):
             self.make_block()
             with contextlib.suppress(TransactionNotFound):
@@ -107,11 +107,11 @@ def trade(exchange: Exchange) -> None:
         18,
     )
 
-    for token in (a, b, c):
-        exchange.call(ALICE, token, "approve", router.address, 2**256 - 1)
-    exchange.call(ALICE, a, "transfer", address_of(BOB), 10**21)
-    exchange.call(BOB, a, "approve", router.address, 10**21)
-    exchange.make_block()
+    exchange.receipts(
+        *[exchange.call(ALICE, token, "approve", router.address, 2**256 - 1) for token in (a, b, c)],
+        exchange.call(ALICE, a, "transfer", address_of(BOB), 10**21),
+        exchange.call(BOB, a, "approve", router.address, 10**21),
+    )
     assert a.functions.allowance(address_of(ALICE), router.address).call() == 2**256 - 1
 
     added = exchange.receipts(
@@ -212,7 +212,7 @@ async def test_an_exchange_is_deployed_funded_and_traded_on(tmp_path: Path) -> N
         exchange = Exchange(component.client.rpc_server.url, driver, asyncio.get_running_loop())
         await asyncio.to_thread(trade, exchange)
         chain = component.client.chain
-        assert chain.head.number == 7
+        assert chain.head.number >= 7
         await asyncio.to_thread(same_on_the_oracles, chain)
 
 
