@@ -26,6 +26,7 @@ from actors.conductor_stream import Stream
 from actors.conductor_trace import ConductorTrace
 from actors.frame_link import FrameClient, FrameServer
 from actors.lifeline import Lifeline
+from actors.raft_timing import for_distance
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from actors.rpc_server import Probes, RpcServer
 from actors.sidecar import read_genesis_hash
@@ -58,8 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     data_dir: str
     log_level: str = "info"
     genesis_path: str = ""
-    genesis_hash: str = ""
-    """Hash of the genesis block; read from chain.json beside the genesis file where it is not given."""
+    genesis_hash: str = ""  # of the genesis block; read from chain.json beside the genesis file where it is not given
     rpc_port: int = 8547
     ws_port: int = 8546
     raft_port: int = 50050
@@ -73,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     execution_url: str = ""
     block_time_s: int = 2
     flashblock_time_ms: int = 200
+    round_trip_ms: int = 0  # the longest between two conductors; Raft's time-outs grow with it
     paused: bool = False
     traceparent_in_metadata: bool = False
     """Tell those who read the stream as JSON each flashblock's trace: `metadata.traceparent`."""
@@ -92,7 +93,7 @@ class Conductor:
     def __init__(self, settings: Settings, log: Any) -> None:
         self.settings, self.log = settings, log
         self._raft_directory = Path(settings.data_dir) / RAFT_DIRECTORY
-        self.raft = RaftNode(self._raft_settings())
+        self.raft = RaftNode(for_distance(self._raft_settings(), settings.round_trip_ms))
         self.control = Control(paused=settings.paused)
         self.health = HealthMonitor(self._health_limits())
         self.watchdog = ProgressWatchdog(settings.flashblock_time_ms / 1000, settings.block_time_s)

@@ -41,6 +41,7 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ingresses: int = 1
     block_time_s: int = 2
     flashblock_time_ms: int = 200
+    round_trip_ms: int = 0
     host: str = "127.0.0.1"
     chain_id: int = 901
     log_level: str = "info"
@@ -57,6 +58,7 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             ("--rpc-nodes", self.rpc_nodes, 0, RPC_NODES_MAX),
             ("--ingresses", self.ingresses, 0, INGRESSES_MAX),
             ("--block-time", self.block_time_s, 1, 60),
+            ("--round-trip", self.round_trip_ms, 0, 1000),
             ("--flashblock-time", self.flashblock_time_ms, 50, self.block_time_s * 1000),
         )
         for flag, value, low, high in ranges:
@@ -224,6 +226,7 @@ class _Wiring:
             "rollup_boost_url": _http(self.at.inner, own.rollup_boost_engine),
             "rollup_boost_ws_url": _ws(self.at.inner, own.rollup_boost_ws),
             "execution_url": _http(host, own.fallback_el_rpc),
+            "round_trip_ms": self.options.round_trip_ms,
             "block_time_s": self.options.block_time_s,
             "flashblock_time_ms": self.options.flashblock_time_ms,
         }

@@ -47,6 +47,13 @@ def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
     parser.add_argument(
         "--flashblock-time", type=int, default=defaults.flashblock_time_ms, help="milliseconds per flashblock"
     )
+    parser.add_argument(
+        "--round-trip",
+        type=int,
+        default=defaults.round_trip_ms,
+        metavar="MS",
+        help="longest round trip between two sequencer hosts; Raft's time-outs grow with it",
+    )
     parser.add_argument("--chain-id", type=int, default=defaults.chain_id, help="chain id of a new chain")
     parser.add_argument("--host", default=defaults.host, help="address every server binds to")
     parser.add_argument(
@@ -82,6 +89,7 @@ def run(options: argparse.Namespace) -> int:
         ingresses=options.ingresses,
         block_time_s=options.block_time,
         flashblock_time_ms=options.flashblock_time,
+        round_trip_ms=options.round_trip,
         host=options.host,
         chain_id=options.chain_id,
         log_level=options.log_level,
