@@ -11,15 +11,8 @@ from dataclasses import dataclass, field, replace
 from flashblocks.builder.budget import Budget, Usage
 from flashblocks.builder.bundles import BundlePool
 from flashblocks.builder.limiter import NO_LIMITS, SenderLimits
-from flashblocks.builder.packing import (
-    Candidate,
-    CandidateQueue,
-    Executed,
-    Followers,
-    Packing,
-    PoolAndBundles,
-    Unexecutable,
-)
+from flashblocks.builder.offers import Candidate, CandidateQueue, PoolAndBundles
+from flashblocks.builder.packing import Executed, Followers, Packing, Unexecutable
 from flashblocks.execution.claims import flashblock_from
 from flashblocks.execution.errors import InvalidAttributes, InvalidTransaction, OutOfTime
 from flashblocks.execution.open_block import Mark, OpenBlock, Sealed

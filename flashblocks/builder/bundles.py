@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from flashblocks.builder.packing import Candidate, candidate_of
+from flashblocks.builder.offers import Candidate, candidate_of
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.transaction import Transaction, decode_transaction
 from flashblocks.wire.hexadecimal import WireError, to_bytes, to_int

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from flashblocks.builder.budget import Limits, Usage, budget
 from flashblocks.builder.limiter import Rate, SenderLimits
-from flashblocks.builder.packing import Candidate, CandidateQueue, Executed, Packing, Unexecutable
+from flashblocks.builder.offers import Candidate, CandidateQueue
+from flashblocks.builder.packing import Executed, Packing, Unexecutable
 
 NEVER = bool
 ARRIVALS = count()
