@@ -15,6 +15,7 @@ from flashblocks.builder.schedule import Timing
 
 SLICE_S = 0.004  # of uninterrupted work; then the sockets get a turn
 FIRST_LOOK_S = 0.020  # what was just published is being judged, perhaps on the same processor
+FILL_S_MIN = 0.008  # however near the trigger is: a block that is begun late need not be empty
 PAUSE_S_MIN = 0.025  # between two looks at a pool that goes on changing
 LOOK_SHARE_MAX = 4  # looking at the pool may take a quarter of the time
 SEAL_EVERY_S = 0.090
@@ -103,7 +104,8 @@ class Pace:
         self._due_s, self._allowance_s, self._costs, self.last = due_s, allowance_s, costs, last
         self._revision = -1
         self._exhausted = True
-        self._look_at_s = began_s + FIRST_LOOK_S
+        self._began_s = began_s
+        self._look_at_s = began_s + (FIRST_LOOK_S if due_s - began_s > 2 * FIRST_LOOK_S else 0.0)
         self._sealed_at_s = began_s
         self._pass_s = 0.0
         self.sealed_any = False
@@ -113,7 +115,7 @@ class Pace:
     @property
     def freeze_s(self) -> float:
         """When the last sealing has to begin."""
-        return self._due_s - self._costs.seal_s - MARGIN_S
+        return max(self._due_s - self._costs.seal_s - MARGIN_S, self._began_s + FILL_S_MIN)
 
     def next(self, now_s: float, revision: int) -> Work:
         """Say what to do now; ``revision`` is the pool's, it moves with every change."""

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from flashblocks.builder.pace import (
     ALLOWANCE_S_MIN,
+    FILL_S_MIN,
     FIRST_LOOK_S,
     LATE_S_TOLERATED,
     MARGIN_S,
@@ -162,6 +163,14 @@ def test_when_sealing_again_would_be_late_the_older_candidate_stands() -> None:
     one.filled(0.001, exhausted=True, unsealed=True)
     assert one.next(DUE - 0.006, 1) == Seal()
     assert one.next(DUE + 0.001, 1) == Done()
+
+
+@pytest.mark.parametrize("due_s", [-1.0, 0.0, 0.005])
+def test_a_block_that_is_begun_late_is_not_empty_and_hardly_later(due_s: float) -> None:
+    shell = Shell(pace(due_s=due_s))
+    ended = shell.run([0.0] * 100)
+    assert shell.sealed == shell.included > 8
+    assert ended < FILL_S_MIN + 0.006
 
 
 def test_without_any_candidate_there_will_be_one_however_late() -> None:
