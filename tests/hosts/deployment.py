@@ -23,8 +23,9 @@ NAME = "hosts"
 RUN_DIRECTORY = f"/tmp/flashblocks-0/{NAME}"
 DATA_DIRECTORY = f"{HOME}/data"  # outlives a boot, as docs/many-hosts.md wants it
 OPERATOR, HEAD, EDGE = "operator", "head", "edge"
+SPARE = "spare"  # has nothing until a test gives it something
 SEQUENCERS = tuple(f"sequencer-{number}" for number in range(5))
-HOSTS = (OPERATOR, HEAD, *SEQUENCERS, EDGE)
+HOSTS = (OPERATOR, HEAD, *SEQUENCERS, EDGE, SPARE)
 SOURCES = f"{HOME}/sources"
 DELIVERED = (
     "flashblocks",
@@ -44,17 +45,22 @@ POLL_S = 1.0
 
 
 class Deployment:
-    """One system on hosts; `endpoints` is what its own endpoints.json said when it came up."""
+    """One system on hosts, and how long each step of its life took."""
 
     def __init__(self, machines: Machines) -> None:
         self.machines = machines
-        self.endpoints: dict[str, Any] = {}
         self.took_s: dict[str, float] = {}
 
     @property
     def endpoints_path(self) -> Path:
         """The endpoints.json that the keeper on the edge host writes anew whenever something changes."""
         return self.machines[EDGE].file(f"{RUN_DIRECTORY}/endpoints.json")
+
+    @property
+    def endpoints(self) -> dict[str, Any]:
+        """The system's own endpoints.json, as it is now."""
+        found: dict[str, Any] = json.loads(self.endpoints_path.read_bytes())
+        return found
 
     def ray_up(self) -> None:
         """`ray up` from the operator's host, then wait until Ray knows every host."""
@@ -93,7 +99,7 @@ class Deployment:
         words = ("flashblocks", "up", "--address", "auto", "--name", NAME, "--detach", "--json")
         kept = ("--data-dir", DATA_DIRECTORY)
         said = self.machines[HEAD].run(*words, *kept, *options, timeout_s=UP_S_MAX)
-        self.endpoints = json.loads(said.stdout)
+        assert json.loads(said.stdout)["name"] == NAME
         self.took_s["flashblocks up"] = time.monotonic() - began
 
     def down(self) -> None:
@@ -105,8 +111,9 @@ class Deployment:
     def ray_down(self) -> None:
         """Ends Ray everywhere; `ray down` itself ends only the head's where the hosts are listed by address."""
         began = time.monotonic()
-        for name in (*SEQUENCERS, EDGE):
-            self.machines[name].run("flashblocks", "ray", "stop")
+        for name in (*SEQUENCERS, EDGE, SPARE):
+            if self.machines[name].is_up:
+                self.machines[name].run("flashblocks", "ray", "stop")
         self._operate("ray", "down", "-y", "cluster.yaml")
         self.took_s["ray down"] = time.monotonic() - began
 
@@ -151,9 +158,9 @@ def deployed(*options: str, seed: int = 1) -> Iterator[Deployment]:
         yield deployment
         machines.network.heal()
         deployment.down()
-        left = [f"{machine.name}: {path}" for machine in machines for path in own_files(machine)]
+        left = [f"{machine.name}: {path}" for machine in machines for path in own_files(machine) if machine.is_up]
         deployment.ray_down()
-        left += [f"{machine.name}: {line}" for machine in machines for line in ray_processes(machine)]
+        left += [f"{machine.name}: {line}" for machine in machines if machine.is_up for line in ray_processes(machine)]
         if left:
             raise MachineError("left behind:\n" + "\n".join(left))
 

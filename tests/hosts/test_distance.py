@@ -21,7 +21,15 @@ def five() -> Iterator[Machines]:
         yield machines
 
 
-@pytest.mark.parametrize(("delay_s", "loss"), [(0.0, 0.0), (0.005, 0.0), (0.05, 0.0), (0.05, 0.01)])
+@pytest.mark.parametrize(
+    ("delay_s", "loss"),
+    [
+        pytest.param(0.0, 0.0, marks=pytest.mark.slow),
+        pytest.param(0.005, 0.0, marks=pytest.mark.slow),
+        pytest.param(0.05, 0.0, marks=pytest.mark.slow),
+        (0.05, 0.01),
+    ],
+)
 async def test_a_leader_is_found_however_far_the_others_are(five: Machines, delay_s: float, loss: float) -> None:
     five.network.heal()
     five.network.slow_everywhere(delay_s, loss)

@@ -2,12 +2,12 @@
 
 import re
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.hosts.deployment import DATA_DIRECTORY, EDGE, HEAD, OPERATOR, RUN_DIRECTORY, SEQUENCERS, Deployment
+from tests.hosts.deployment import DATA_DIRECTORY, EDGE, HEAD, OPERATOR, RUN_DIRECTORY, SEQUENCERS, SPARE, Deployment
+from tests.hosts.listening import listening
 from tests.hosts.machine import SSH_PORT, Machine
 
 pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
@@ -15,15 +15,6 @@ pytestmark = [pytest.mark.hosts, pytest.mark.timeout(900)]
 SECRETS = {"jwt.hex", "raft-password"}
 LOG_SUFFIXES = (".jsonl", ".log", ".out", ".err")
 RAY_PORT = re.compile(r"^(\d+)(?:-(\d+))?\s+(head|every host)\s", re.MULTILINE)
-
-
-def listening(machine: Machine, kind: str = "--tcp") -> Iterator[tuple[str, int]]:
-    """The sockets of a host that others can reach, as (address, port); every address is written `*`."""
-    for line in machine.run("ss", "--no-header", "--listening", "--numeric", kind).stdout.splitlines():
-        address, _, port = line.split()[3].rpartition(":")
-        address = address.strip("[]").removeprefix("::ffff:").partition("%")[0]
-        if not address.startswith("127.") and address != "::1":
-            yield ("*" if address in ("0.0.0.0", "::", "*") else address), int(port)
 
 
 def secrets_of(machine: Machine) -> list[Path]:
@@ -58,9 +49,10 @@ def test_a_host_listens_where_it_is_documented_and_nowhere_else(deployment: Depl
     assert list(listening(machine, "--udp")) == []
 
 
-def test_the_operators_host_listens_nowhere(deployment: Deployment) -> None:
-    machine = deployment.machines[OPERATOR]
-    assert set(listening(machine)) == {(machine.address, SSH_PORT)}
+def test_hosts_that_have_nothing_of_ours_listen_nowhere(deployment: Deployment) -> None:
+    for name in (OPERATOR, SPARE):
+        machine = deployment.machines[name]
+        assert set(listening(machine)) == {(machine.address, SSH_PORT)}
 
 
 def test_secrets_are_where_they_are_needed_and_their_owners_only(deployment: Deployment) -> None:
@@ -69,8 +61,8 @@ def test_secrets_are_where_they_are_needed_and_their_owners_only(deployment: Dep
         found = secrets_of(machine)
         needed = SECRETS if machine.name in SEQUENCERS else {"jwt.hex"} if machine.name == EDGE else set()
         assert {path.name for path in found} == needed, machine.name
-        token = machine.file("/root/.ray/auth_token")
-        for path in (*found, token):
+        tokens = [machine.file("/root/.ray/auth_token")] if machine.name != SPARE else []
+        for path in (*found, *tokens):
             assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
             assert path.stat().st_uid == 0
             contents.setdefault(path.name, set()).add(path.read_bytes())
