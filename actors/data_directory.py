@@ -13,6 +13,7 @@ from actors.plan import GENESIS_FILE, JWT_FILE, LOG_DIRECTORY, RAFT_PASSWORD_FIL
 
 CHAIN_FILE = "chain.json"
 SECRET_BYTES = 32
+PRIVATE_MODE = 0o600
 
 
 class ChainMismatch(Exception):
@@ -62,7 +63,7 @@ def _make_chain(data_dir: Path, options: ClusterOptions, now: int) -> dict[str, 
 def write_secret(path: Path) -> None:
     """A file of fresh random hex digits that only its owner can read, unless it exists."""
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
     except FileExistsError:
         return
     with os.fdopen(descriptor, "w") as file:
@@ -73,4 +74,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Readers see the old file or the new one, never half of either."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     fresh.write_bytes(content)
+    os.replace(fresh, path)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Put *content* at *path* at once, never readable by anybody else."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
     os.replace(fresh, path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import secrets
 import signal
 import stat
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from actors.data_directory import CHAIN_FILE
+from actors.data_directory import CHAIN_FILE, write_private
 from actors.endpoints import ENDPOINTS_FILE
 from actors.free_ports import is_free
 from actors.host_book import HostReport
@@ -34,7 +33,6 @@ RUN_FILES = (ORDER_FILE, STATE_FILE, ENDPOINTS_FILE)
 NOTES_DIRECTORY = "notes"
 DELIVERED_PREFIX = "delivered-"
 NOTES_POLL_S = 0.1
-PRIVATE_MODE = 0o600
 PRIVATE_DIRECTORY_MODE = 0o700
 
 
@@ -150,15 +148,6 @@ def digest_of(report: HostReport) -> str:
 def delivered_name(marker: str) -> str:
     """The file in the run directory for which the actors of a host wait."""
     return DELIVERED_PREFIX + marker
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Put *content* at *path* at once, never readable by anybody else."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(fresh, path)
 
 
 def is_alive(pid: int) -> bool:

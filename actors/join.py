@@ -16,8 +16,7 @@ import msgspec
 import orjson
 
 from actors import joined_cluster
-from actors.data_directory import write_atomically
-from actors.host_agent import write_private
+from actors.data_directory import write_atomically, write_private
 from actors.join_order import ORDER_FILE, REQUEST_FILE, JoinOrder, JoinRequest
 from actors.placement import PlacementError, place, read_hosts
 from actors.progress import Progress

@@ -25,6 +25,7 @@ from typing import Any
 
 import msgspec
 
+from actors.data_directory import write_private
 from actors.reaper import PR_SET_CHILD_SUBREAPER, descendants, end_descendants
 
 ROOT = "~/.flashblocks"
@@ -220,7 +221,7 @@ def become(files: GuardFiles, order: GuardOrder) -> None:
 
 def _write_order(files: GuardFiles, order: GuardOrder) -> None:
     files.make_root()
-    files.order.write_bytes(msgspec.json.encode(order))
+    write_private(files.order, msgspec.json.encode(order))  # a Redis password may be in it
 
 
 def main(arguments: Sequence[str]) -> int:
