@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from actors.conductor_commit import COMMIT_S_MAX, seal_command
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
-from actors.rpc_server import Method
+from actors.rpc_server import CALLER, Method
 from flashblocks.wire.assembly import attributes_of
 from flashblocks.wire.engine import Envelope
 from flashblocks.wire.flashblock import decode_body
@@ -250,7 +250,12 @@ class ConductorRpc:
         if not isinstance(outcome, Refused):
             text = "timed out enqueuing operation" if outcome.reason == "timeout" else LEADERSHIP_LOST
             raise RpcError(SERVER_ERROR, text)
-        conductor.log.warning("payload refused", block=envelope.payload.block_number, reason=outcome.reason.value)
+        conductor.log.warning(
+            "payload refused",
+            block=envelope.payload.block_number,
+            reason=outcome.reason.value,
+            traceparent=CALLER.get().traceparent,
+        )
         if outcome.reason in MISMATCHES:
             raise RpcError(SERVER_ERROR, f"prefix mismatch: {outcome.detail}")
         text = NOT_LEADER if outcome.reason in LEADER_REASONS else f"{outcome.reason.value}: {outcome.detail}"

@@ -188,11 +188,13 @@ class SequencerHandle:
             return False
 
     async def _push(self, block: SealedBlock) -> bool:
+        payload, headers = envelope_of(block).to_json(), self.headers(block.payload_id)
         try:
-            payload, headers = envelope_of(block).to_json(), self.headers(block.payload_id)
             await self.client.call("admin_postUnsafePayload", payload, timeout_s=PUSH_S_MAX, headers=headers)
         except (RpcRefused, RpcUnknown) as error:
-            self._log.warning("payload not taken by the op-node", block=block.number, error=str(error))
+            self._log.warning(
+                "payload not taken by the op-node", block=block.number, error=str(error), **(headers or {})
+            )
             return False
         self._pushed(block)
         return True

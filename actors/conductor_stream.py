@@ -50,6 +50,7 @@ class Stream:
         self._raft = raft
         self._node = node
         self._log, self._trace = log, trace
+        trace.failover.on_finished = lambda told: log.info("failover over", **told)
         self._server: FrameServer | None = None
         self._boost: FrameClient | None = None
         self._offers: set[asyncio.Task[None]] = set()
@@ -159,6 +160,7 @@ class Stream:
                 index=frame.index,
                 reason=outcome.reason,
                 detail=outcome.detail,
+                traceparent=frame.traceparent,
             )
             self._refuse(frame, outcome.reason.value)
         elif isinstance(outcome, Accepted):
@@ -166,7 +168,13 @@ class Stream:
                 self._send(CommittedFrame(msgspec.structs.replace(frame, epoch=epoch)))
         else:
             # Unknown is not refused: the commit, or the next leadership, will tell rollup-boost what became of it.
-            self._log.warning("flashblock unknown", block=frame.number, index=frame.index, reason=outcome.reason)
+            self._log.warning(
+                "flashblock unknown",
+                block=frame.number,
+                index=frame.index,
+                reason=outcome.reason,
+                traceparent=frame.traceparent,
+            )
 
     async def close(self) -> None:
         """End what is under way."""

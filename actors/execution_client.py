@@ -293,7 +293,13 @@ class ExecutionClient:
         if result.status == "VALID":
             self._import_seconds.observe(time.perf_counter() - began)
         elif result.status == "INVALID":
-            self.log.warning("invalid block", number=block.header.number, block_hash=block.hash, error=result.error)
+            self.log.warning(
+                "invalid block",
+                number=block.header.number,
+                block_hash=block.hash,
+                error=result.error,
+                traceparent=CALLER.get().traceparent,
+            )
         return result
 
     def set_head(self, head: bytes, safe: bytes, finalized: bytes) -> HeadChange:

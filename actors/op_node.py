@@ -205,7 +205,8 @@ class OpNode:
         except (EngineRefused, EngineUnknown) as error:
             self.trace.imported(envelope, time.perf_counter() - began, "failed", str(error))
             self._imports.labels("failed").inc()
-            self.log.warning("payload not imported", block=envelope.payload.block_number, error=str(error))
+            block = envelope.payload.block_number
+            self.log.warning("payload not imported", block=block, error=str(error), **(self.trace.passed_on() or {}))
             self._refresh_wanted.set()  # the engine may be behind what we believe
             raise
         self._imports.labels(arrival.value).inc()
@@ -295,13 +296,13 @@ class OpNode:
                 fault_points.reach(fault_points.BEFORE_INSERT)
                 head = await self.chain.insert(step.envelope, headers)
                 self.driver.on_inserted(time.time(), step.job, head)
-                self.log.info("block inserted", block=head.number, hash=head.hash)
+                self.log.info("block inserted", block=head.number, hash=head.hash, **(headers or {}))
             self._steps.labels(kind, "done").inc()
             self.trace.ended(step, time.perf_counter() - began)
         except (EngineRefused, EngineUnknown, RpcRefused, RpcUnknown, WireError) as error:
             self._steps.labels(kind, "failed").inc()
             self.trace.ended(step, time.perf_counter() - began, str(error))
-            self.log.warning("sequencer step failed", step=kind, error=str(error))
+            self.log.warning("sequencer step failed", step=kind, error=str(error), **(headers or {}))
             if isinstance(error, EngineRefused) and error.syncing:
                 self._refresh_wanted.set()
             self.driver.on_failed(time.time(), step.job)
@@ -333,10 +334,12 @@ class OpNode:
         try:
             await self.conductor.call("conductor_commitUnsafePayload", step.envelope.to_json(), headers=headers)
         except RpcRefused as error:
-            self.log.warning("payload refused", block=step.envelope.payload.block_number, error=error.message)
+            block = step.envelope.payload.block_number
+            self.log.warning("payload refused", block=block, error=error.message, **(headers or {}))
             self.driver.on_commit_refused(time.time(), step.job, error.message)
         except RpcUnknown as error:
-            self.log.warning("commit unknown", block=step.envelope.payload.block_number, error=str(error))
+            block = step.envelope.payload.block_number
+            self.log.warning("commit unknown", block=block, error=str(error), **(headers or {}))
             self.driver.on_commit_unknown(time.time(), step.job)
         else:
             self.driver.on_committed(time.time(), step.job)

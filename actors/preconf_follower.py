@@ -295,7 +295,13 @@ class PreconfFollower:
         status, error, snapshot = await self.in_evm(work)
         self.metrics.processing.observe(time.perf_counter() - began)
         if error is not None:
-            self._log.warning("flashblock invalid", block=arrival.number, index=arrival.index, error=error)
+            self._log.warning(
+                "flashblock invalid",
+                block=arrival.number,
+                index=arrival.index,
+                error=error,
+                traceparent=arrival.traceparent,
+            )
         if snapshot is not None:
             self._snapshot = snapshot
         self._decide(self.machine.executed(time.monotonic(), arrival, status))  # type: ignore[arg-type]

@@ -219,7 +219,12 @@ class EngineProxy:
         context = "l2" if payload.source is Source.L2 else "builder"
         self._metrics.count("rpc_blocks_created", source=context)
         self._log.info(
-            "returning block", context=context, payload_id=identifier, flashblocks=payload.flashblocks, version=version
+            "returning block",
+            context=context,
+            payload_id=identifier,
+            flashblocks=payload.flashblocks,
+            version=version,
+            **_headers(),
         )
         return payload.raw if payload.envelope is None else get_payload_answer(payload.envelope, version)
 
@@ -261,7 +266,7 @@ class EngineProxy:
         except (RpcRefused, RpcUnknown) as error:
             if isinstance(error, RpcRefused) and error.code == UNKNOWN_PAYLOAD:
                 raise RpcError(error.code, error.message, error.data) from None
-            self._log.warning("the execution client has no block", method=method, error=str(error))
+            self._log.warning("the execution client has no block", method=method, error=str(error), **_headers())
             return None
 
     async def _to_l2(self, method: str, params: list[Any], tell: Target | None = None) -> Any:
@@ -299,7 +304,7 @@ class EngineProxy:
         try:
             return "", await self._builder.rpc.call(method, *params, headers=_headers())
         except (RpcRefused, RpcUnknown) as error:
-            self._log.warning("the builder did not do it", method=method, error=str(error))
+            self._log.warning("the builder did not do it", method=method, error=str(error), **_headers())
             return f"{method}: {error}", None
 
     def _resolve(self, token: int, payload: _Payload) -> None:
@@ -327,10 +332,10 @@ def get_payload_answer(envelope: Envelope, version: int) -> dict[str, Any]:
     return answer
 
 
-def _headers() -> dict[str, str] | None:
+def _headers() -> dict[str, str]:
     """What goes along with a call that op-node's call leads to: the block's trace."""
     traceparent = CALLER.get().traceparent
-    return {"traceparent": traceparent} if traceparent else None
+    return {"traceparent": traceparent} if traceparent else {}
 
 
 def _payload_id_of(answer: Any) -> bytes | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
 
 from tracing import names
 from tracing.context import TraceRoot, block_root, failover_root
@@ -104,6 +106,8 @@ class FailoverTrace:
         self._starting: float | None = None
         self._resumed: float | None = None
         self._hand_over: tuple[float, float, float | None] | None = None  # last commit, begun, leadership lost
+        self.on_finished: Callable[[dict[str, Any]], None] = lambda told: None
+        """Hears of each failover that is over: its epoch, cause and trace, how long it took and each of its steps."""
 
     def handing_over(self, now: float) -> None:
         """This leader gives leadership away, because its group cannot go on or somebody asked for it."""
@@ -190,3 +194,15 @@ class FailoverTrace:
         self._stages.observe(names.FAILOVER, now - start, root)
         self._stages.tracer.root(root, names.FAILOVER, start, now, attributes)
         self._claimed = self._elected = self._starting = self._resumed = None
+        took_ms = {name.removeprefix("failover "): round(1000 * (ended - began), 1) for name, began, ended in steps}
+        self.on_finished(
+            {
+                "epoch": epoch,
+                "cause": cause,
+                "block": number,
+                "index": index,
+                "took_ms": round(1000 * (now - start), 1),
+                "steps_ms": took_ms,
+                "trace_id": f"{root.trace_id:032x}",
+            }
+        )

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 import structlog
 
-from tracing.context import transaction_root
+from tracing.context import parse_frame_context, transaction_root
 
 LOG_FILE_BYTES_MAX = 64 * 1024 * 1024
 COLLECTOR_NEWS_S = 60.0
@@ -111,7 +111,10 @@ def set_level(logger: Logger, level: str) -> None:
 
 
 def _name_trace(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """What is said of a transaction (`tx`) gets the id of its trace."""
+    """What is said of a transaction (`tx`) gets the id of its trace; of what came with a `traceparent`, of that one."""
+    traceparent = event.pop("traceparent", None)
+    if isinstance(traceparent, str) and (context := parse_frame_context(traceparent)) is not None:
+        event.setdefault("trace_id", f"{context.build.trace_id:032x}")
     tx_hash = event.get("tx")
     if isinstance(tx_hash, str) and len(tx_hash) == TX_HASH_TEXT_LENGTH:
         event.setdefault("trace_id", f"{transaction_root(bytes.fromhex(tx_hash[2:])).trace_id:032x}")

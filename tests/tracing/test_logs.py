@@ -38,6 +38,16 @@ def test_lower_levels_are_left_out(tmp_path: Path) -> None:
     assert [line["event"] for line in lines(tmp_path / "builder-0.jsonl")] == ["this"]
 
 
+def test_what_came_with_a_traceparent_names_its_trace(tmp_path: Path) -> None:
+    log, root = get_logger("conductor", 0, log_dir=tmp_path), transaction_root(b"\1" * 32)
+    log.info("one", traceparent=root.traceparent)
+    log.info("two", traceparent=f"{root.traceparent} {'ab' * 32}")
+    log.info("three", traceparent="")
+    told = lines(tmp_path / "conductor-0.jsonl")
+    assert [line.get("trace_id") for line in told] == [f"{root.trace_id:032x}"] * 2 + [None]
+    assert not any("traceparent" in line for line in told)
+
+
 def test_the_level_of_a_running_component_can_be_changed(tmp_path: Path) -> None:
     log, other = get_logger("builder", 0, log_dir=tmp_path), get_logger("op-node", 0, log_dir=tmp_path)
     bound = log.bind(block=7)

@@ -381,6 +381,8 @@ def test_a_fallback_block_is_in_the_trace_that_the_op_node_names():
 def test_a_failover_is_told_in_its_six_steps_without_a_gap():
     rig = Rig()
     failover = FailoverTrace(rig.stages, 901)
+    told = []
+    failover.on_finished = told.append
     failover.committed(False, 7, 3, 10.0)
     failover.elected(True, 10.2, 10.3)
     failover.claimed(4, 10.35)
@@ -402,6 +404,24 @@ def test_a_failover_is_told_in_its_six_steps_without_a_gap():
     for earlier, later in pairwise(steps):
         assert earlier.end == later.start
     assert between_s(spans) < 1e-6
+    assert told == [
+        {
+            "epoch": 4,
+            "cause": "leader lost",
+            "block": 7,
+            "index": 4,
+            "took_ms": 500.0,
+            "steps_ms": {
+                "detect": 200.0,
+                "elect": 100.0,
+                "claim": 50.0,
+                "catch-up": 10.0,
+                "resume": 40.0,
+                "first flashblock": 100.0,
+            },
+            "trace_id": hex_id(failover_root(901, 4)),
+        }
+    ]
 
 
 def test_a_hand_over_and_a_first_leader_are_told_apart():
