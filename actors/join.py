@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -18,11 +19,12 @@ import orjson
 from actors import joined_cluster
 from actors.data_directory import write_atomically, write_private
 from actors.join_order import ORDER_FILE, REQUEST_FILE, JoinOrder, JoinRequest
-from actors.placement import PlacementError, place, read_hosts
+from actors.placement import Host, PlacementError, missing, place, read_hosts
 from actors.progress import Progress
 from actors.run_directory import RunDirectory
 
 POLL_S = 0.2
+HOSTS_POLL_S = 1.0
 KEEPER_ANSWER_S_MAX = 120.0
 
 
@@ -30,11 +32,26 @@ class AlreadyThere(Exception):
     """Ray already holds actors of a cluster of that name."""
 
 
-def order_for(request: JoinRequest, directory: RunDirectory) -> JoinOrder:
-    """The order that carries out *request* on the hosts there are; raises `PlacementError`."""
+def hosts_for(request: JoinRequest, progress: Progress) -> list[Host]:
+    """The hosts there are – once none is missing any more, or patience has ended."""
+    deadline = time.monotonic() + request.wait_s
+    told = ""
+    while True:
+        hosts = read_hosts(joined_cluster.nodes())
+        lacking = missing(hosts, groups=request.options.groups)
+        if not lacking or time.monotonic() >= deadline:
+            return hosts
+        if lacking != told:
+            told = lacking
+            progress.tell("waiting", lacking=lacking)
+        time.sleep(HOSTS_POLL_S)
+
+
+def order_for(request: JoinRequest, directory: RunDirectory, hosts: Sequence[Host]) -> JoinOrder:
+    """The order that carries out *request* on *hosts*; raises `PlacementError`."""
     options = request.options
     placement = place(
-        read_hosts(joined_cluster.nodes()),
+        hosts,
         groups=options.groups,
         proxies=options.proxies,
         rpc_nodes=options.rpc_nodes,
@@ -64,7 +81,7 @@ def join(directory: RunDirectory, progress: Progress) -> bool:
             f"this Ray cluster holds actors of a cluster named {request.options.name!r} already; "
             f"end it with: flashblocks down --name {request.options.name} --address {request.address}"
         )
-    order = order_for(request, directory)
+    order = order_for(request, directory, hosts_for(request, progress))
     placement = order.placement
     progress.tell("placed", hosts=list(placement.hosts()), remarks=list(placement.remarks))
     write_private(directory.path / ORDER_FILE, msgspec.json.encode(order))

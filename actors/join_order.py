@@ -29,6 +29,7 @@ class JoinRequest(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str
     temporary_data: bool
     port_offset: int
+    wait_s: int = 0  # for a host per group and one for the edge
     marker: str
     command_at: float
     otlp_url: str = ""

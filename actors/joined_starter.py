@@ -54,7 +54,14 @@ class Joined:
 
 
 def start(
-    options: ClusterOptions, data_dir: Path | None, command_at: float, address: str, port_offset: int, otlp_url: str
+    options: ClusterOptions,
+    data_dir: Path | None,
+    command_at: float,
+    *,
+    address: str,
+    port_offset: int,
+    wait_s: int,
+    otlp_url: str,
 ) -> Joined:
     """Begin to start the cluster in the Ray at *address*; its progress is in ``RunDirectory.progress``.
 
@@ -72,6 +79,7 @@ def start(
             data_dir=str(data),
             temporary_data=data_dir is None,
             port_offset=port_offset,
+            wait_s=wait_s,
             marker=taken.marker,
             command_at=command_at,
             otlp_url=otlp_url,

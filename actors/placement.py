@@ -130,6 +130,15 @@ def place(hosts: Sequence[Host], *, groups: int, proxies: int, rpc_nodes: int, i
     return msgspec.structs.replace(placed, remarks=remarks)
 
 
+def missing(hosts: Sequence[Host], *, groups: int) -> str:
+    """Which hosts a cluster still lacks to have one per group and one for the edge; empty when it lacks none."""
+    sequencers = sum(1 for host in hosts if host.sequencer)
+    lacking = [f"{groups - sequencers} sequencer hosts"] if sequencers < groups else []
+    if not any(host.edge for host in hosts):
+        lacking.append("an edge host")
+    return " and ".join(lacking)
+
+
 def _in_turn(addresses: Sequence[str], count: int) -> tuple[str, ...]:
     return tuple(addresses[index % len(addresses)] for index in range(count))
 

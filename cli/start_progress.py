@@ -32,6 +32,8 @@ class StartProgress:
             self._show(f"{after}  starting Ray for {self._total} actors")
         elif kind == "joining":
             self._show(f"{after}  joining Ray at {event['address']}")
+        elif kind == "waiting":
+            self._show(f"{after}  Ray does not have {event['lacking']} yet; waiting")
         elif kind == "placed":
             self._show(f"{after}  on {len(event['hosts'])} hosts: {', '.join(event['hosts'])}")
             for remark in event["remarks"]:

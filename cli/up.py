@@ -75,6 +75,13 @@ def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
     parser.add_argument(
         "--port-offset", type=int, default=0, help="with --address: added to every port, for a second cluster"
     )
+    parser.add_argument(
+        "--wait",
+        type=int,
+        default=0,
+        metavar="S",
+        help="with --address: wait so long for a host per group and one for the edge, then take what is there",
+    )
     parser.add_argument("--json", action="store_true", help="print endpoints.json when the chain runs, nothing else")
 
 
@@ -116,7 +123,13 @@ def _start(wanted: ClusterOptions, options: argparse.Namespace, command_at: floa
     if options.address is None:
         return start(wanted, options.data_dir, command_at)
     return joined_starter.start(
-        wanted, options.data_dir, command_at, options.address, options.port_offset, options.otlp or ""
+        wanted,
+        options.data_dir,
+        command_at,
+        address=options.address,
+        port_offset=options.port_offset,
+        wait_s=options.wait,
+        otlp_url=options.otlp or "",
     )
 
 
@@ -139,7 +152,7 @@ async def _live(started: Started | Joined, options: argparse.Namespace, command_
 
     stream = StreamView()
     show = note if options.json else say
-    first_at = await _until_first_flashblock(started, command_at, stream, show)
+    first_at = await _until_first_flashblock(started, stream, show, options.wait)
     endpoints = read_endpoints(started.directory)
     if endpoints is None:
         raise CommandError("the cluster serves but wrote no endpoints.json; see its supervisor.log")
@@ -163,7 +176,7 @@ async def _live(started: Started | Joined, options: argparse.Namespace, command_
         following.cancel()
 
 
-async def _until_first_flashblock(started: Started | Joined, command_at: float, stream: Any, show: Any) -> float:
+async def _until_first_flashblock(started: Started | Joined, stream: Any, show: Any, wait_s: int) -> float:
     """Show the progress until every component serves and a flashblock was seen; returns when that was."""
     from cli.stream import SeenFlashblock, follow
 
@@ -179,7 +192,7 @@ async def _until_first_flashblock(started: Started | Joined, command_at: float, 
 
     progress = StartProgress(show)
     try:
-        async with asyncio.timeout(READY_S_MAX):
+        async with asyncio.timeout(READY_S_MAX + wait_s):
             async for event in events(started):
                 progress.add(event)
                 if event["event"] == "actors-created":

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.placement import Host, Placement, PlacementError, place, read_hosts, slots
+from actors.placement import Host, Placement, PlacementError, missing, place, read_hosts, slots
 
 
 def sequencers(*addresses: str) -> list[Host]:
@@ -91,3 +91,9 @@ def test_a_replaced_host_leaves_everything_else_where_it_is() -> None:
 
 def test_the_slots_of_a_host_are_counted_from_zero() -> None:
     assert slots(("a", "b", "a", "a", "b")) == (0, 0, 1, 2, 1)
+
+
+def test_what_is_still_missing_is_said() -> None:
+    assert missing([HEAD, *FIVE, EDGE], groups=5) == ""
+    assert missing([HEAD, *FIVE[:3]], groups=5) == "2 sequencer hosts and an edge host"
+    assert missing([HEAD, *FIVE], groups=3) == "an edge host"
