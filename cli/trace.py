@@ -71,8 +71,11 @@ class _Files:
     """The OTLP-JSON files of a cluster."""
 
     def __init__(self, directory: Path) -> None:
+        from tracing.reading import TRACE_FILES
+
         self._directory = directory
-        self.place = f"in the files below {directory}"
+        collector = "; one that sends them to a collector has none there: --jaeger URL asks Jaeger"
+        self.place = f"in the files below {directory}" + ("" if any(directory.glob(TRACE_FILES)) else collector)
 
     def by_id(self, trace_id: str) -> Sequence[Any]:
         """All spans of a trace."""

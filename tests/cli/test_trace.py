@@ -170,3 +170,8 @@ def test_jaeger_is_asked_instead_of_the_files(capsys):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_where_there_are_no_files_one_is_told_to_ask_the_collector(tmp_path, capsys):
+    assert main(["trace", "23", "--data-dir", str(tmp_path)]) == 1
+    assert "--jaeger URL" in capsys.readouterr().err
