@@ -87,7 +87,7 @@ class Ingress:
         self._waiting: dict[bytes, asyncio.Future[Refusal | None]] = {}
         self._sending: set[asyncio.Task[None]] = set()
         self._flush: asyncio.TimerHandle | None = None
-        self._admitting = 0
+        self.admitting = 0  # transactions being taken in
         self._bug: asyncio.Future[None] | None = None
         registry = CollectorRegistry()
         self._stages = component_stages("ingress", settings.name, settings.data_dir, registry)
@@ -195,15 +195,15 @@ class Ingress:
 
     async def _take_in(self, raw: bytes, caller: Caller, *, traced: bool) -> bytes:
         """Admit one transaction and wait until a first pool has it: its hash; raises RpcError."""
-        if self._admitting >= self.settings.admissions_max:
+        if self.admitting >= self.settings.admissions_max:
             self._refused.labels("busy").inc()
-            text = f"the ingress is busy: {self._admitting} transactions are being taken in; try again"
+            text = f"the ingress is busy: {self.admitting} transactions are being taken in; try again"
             raise RpcError(LIMIT_EXCEEDED, text)
-        self._admitting += 1
+        self.admitting += 1
         try:
             return await self._admit(raw, caller, traced)
         finally:
-            self._admitting -= 1
+            self.admitting -= 1
 
     async def _admit(self, raw: bytes, caller: Caller, traced: bool) -> bytes:
         began, context = time.time(), caller.traceparent

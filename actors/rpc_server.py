@@ -282,23 +282,23 @@ class RpcServer:
         if refused is not None:
             return refused
         websocket = web.WebSocketResponse(heartbeat=None, max_msg_size=self._app._client_max_size, compress=False)
-        await websocket.prepare(request)
-        self._sockets.add(websocket)
-        try:
-            await link.serve(websocket, request)
-        finally:
-            self._sockets.discard(websocket)
+        if await _prepared(websocket, request):
+            self._sockets.add(websocket)
+            try:
+                await link.serve(websocket, request)
+            finally:
+                self._sockets.discard(websocket)
         return websocket
 
     async def _lifeline(self, request: web.Request) -> web.StreamResponse:
         websocket = web.WebSocketResponse(heartbeat=None)
-        await websocket.prepare(request)
-        self._sockets.add(websocket)
-        try:
-            async for _ in websocket:
-                pass
-        finally:
-            self._sockets.discard(websocket)
+        if await _prepared(websocket, request):
+            self._sockets.add(websocket)
+            try:
+                async for _ in websocket:
+                    pass
+            finally:
+                self._sockets.discard(websocket)
         return websocket
 
     async def _healthz(self, request: web.Request) -> web.Response:
@@ -342,6 +342,15 @@ class RpcServer:
             "Access-Control-Allow-Methods": "POST, GET, OPTIONS",
             "Access-Control-Allow-Headers": "Content-Type, Authorization, traceparent, tracestate",
         }
+
+
+async def _prepared(websocket: web.WebSocketResponse, request: web.Request) -> bool:
+    """Answer the upgrade; False when the peer has given up by then."""
+    try:
+        await websocket.prepare(request)
+    except ConnectionError:
+        return False
+    return True
 
 
 def _is_signature_error(handler: Method, error: TypeError) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import structlog
@@ -180,3 +181,31 @@ async def test_ready_only_with_a_target(wallet: RpcClient, ingress: Ingress, cli
         await client.server.close()
     await until(lambda: ingress.status()["health"] == "not ready", "not ready")
     assert (await wallet.get("/readyz"))[0] == 503
+
+
+async def test_what_is_being_taken_in_at_once_is_bounded(clients: list[SmallClient]) -> None:
+    deaf = asyncio.Event()
+
+    async def hang(*_: Any) -> None:
+        await deaf.wait()
+
+    for client in clients:
+        client.server.methods["eth_getTransactionCount"] = hang
+    settings = Settings(
+        name="ingress-0", port=0, target_urls=[client.server.url for client in clients], admissions_max=1
+    )
+    ingress = Ingress(settings, LOG)
+    await ingress.start()
+    running = asyncio.create_task(ingress.run())
+    wallet = RpcClient(ingress.server.url, timeout_s=20)
+    first = asyncio.create_task(wallet.call("eth_sendRawTransaction", raw()))
+    await until(lambda: ingress.admitting == 1, "the first is being taken in")
+    with pytest.raises(RpcRefused, match="the ingress is busy: 1 transactions are being taken in") as refused:
+        await wallet.call("eth_sendRawTransaction", raw(1))
+    assert refused.value.code == -32005
+    deaf.set()
+    assert await first, "nothing is known of the account, so the pools judge"
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await wallet.close()
+    await ingress.close()
