@@ -178,6 +178,7 @@ def as_json(spans: Sequence[Any], link: str | None) -> dict[str, Any]:
             }
             for share in reading.shares(spans)
         ],
+        "phases_ms": {name: _ms(seconds) for name, seconds in reading.phases(spans).items()},
         "between_ms": _ms(reading.between_s(spans)),
         "jaeger": link,
         "spans": [
@@ -218,6 +219,9 @@ def picture(spans: Sequence[Any], link: str | None, width: int) -> list[Any]:
     from tracing import reading
 
     parts: list[Any] = [_title(spans), waterfall(spans, width), where_time_went(spans)]
+    phases = reading.phases(spans)
+    if phases:
+        parts.append("  ".join(f"[dim]{name}[/] {_ms(seconds):.1f} ms" for name, seconds in phases.items()))
     lost = reading.orphans(spans)
     if reading.root(spans) is None:
         parts.append(f"the root span is not there (yet): {NOT_YET}")

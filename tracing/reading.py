@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,16 @@ from tracing.otlp_json import attributes_json
 ERROR_CODE = 2  # opentelemetry-proto, Status.StatusCode
 SPAN_KIND_INTERNAL = 1
 TRACE_FILES = "**/traces/*.jsonl*"
+
+
+PHASES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("queue", (names.ADMIT, names.POOL)),
+    ("build", (names.BUILD, names.INCLUDE)),
+    ("judge", (names.JUDGE,)),
+    ("commit", (names.COMMIT,)),
+    ("fan-out", (names.PUBLISH, names.FAN_OUT, names.PRECONFIRM)),
+)
+"""What the stages are for, in the order of a flashblock's life."""
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,18 +185,28 @@ def shares(spans: Sequence[Span]) -> list[Share]:
     return [Share(stage, sum(took), len(took), max(took)) for stage, took in by_stage.items()]
 
 
+def phases(spans: Sequence[Span]) -> dict[str, float]:
+    """Seconds of the trace in each phase that it has; what goes on at the same time counts once."""
+    took = {name: _covered_s([span for span in spans if span.name in stages]) for name, stages in PHASES}
+    return {name: seconds for name, seconds in took.items() if seconds > 0}
+
+
 def between_s(spans: Sequence[Span]) -> float:
     """Seconds of the root during which no other span was open: sockets, queues between processes, waiting."""
     whole = root(spans)
     if whole is None:
         return 0.0
-    covered, reached = 0.0, whole.start
+    return whole.seconds - _covered_s([span for span in spans if span.parent_id], whole.start, whole.end)
+
+
+def _covered_s(spans: Sequence[Span], start: float = 0.0, until: float = math.inf) -> float:
+    """Seconds between these moments in which at least one of the spans was open."""
+    covered, reached = 0.0, start
     for span in sorted(spans, key=lambda span: span.start):
-        if span.parent_id:
-            begin, end = max(span.start, reached), min(span.end, whole.end)
-            if end > begin:
-                covered, reached = covered + end - begin, end
-    return whole.seconds - covered
+        begin, end = max(span.start, reached), min(span.end, until)
+        if end > begin:
+            covered, reached = covered + end - begin, end
+    return covered
 
 
 def newest(spans: Iterable[Span], name: str) -> Span | None:

@@ -24,7 +24,7 @@ from tracing.context import (
 )
 from tracing.otlp_json import spans_to_json
 from tracing.pending import PendingTrace
-from tracing.reading import Span, between_s, orphans, root, shares, spans_of_jaeger, spans_of_otlp, trace
+from tracing.reading import Span, between_s, orphans, phases, root, shares, spans_of_jaeger, spans_of_otlp, trace
 from tracing.sending import ERRORS_PER_S_MAX, WAITING_S_MAX, SendTrace
 from tracing.stages import METRIC, Stages
 from tracing.tracer import Tracer, no_tracer
@@ -468,6 +468,19 @@ def test_time_is_shared_out_and_the_rest_lies_between():
     ]
     assert between_s(spans) == 6.0
     assert [each.name for each in orphans([*spans, span("c", 1, 2, "gone")])] == ["c"]
+
+
+def test_phases_count_what_goes_on_at_once_once():
+    spans = [
+        span("whole", 0.0, 10.0, "", "r"),
+        span(names.POOL, 0.0, 3.0),
+        span(names.INCLUDE, 3.0, 3.5),
+        span(names.FAN_OUT, 5.0, 6.0),
+        span(names.FAN_OUT, 5.5, 7.0, span_id="f2"),
+        span(names.PRECONFIRM, 8.0, 8.5),
+    ]
+    assert phases(spans) == {"queue": 3.0, "build": 0.5, "fan-out": 2.5}
+    assert phases([span("failover", 0.0, 1.0, "", "r")]) == {}
 
 
 def test_jaegers_answer_reads_as_our_files_do():
