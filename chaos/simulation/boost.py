@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from actors.rollup_boost_engine import BUILDER_CALLS_WAITING_MAX, GET_PAYLOAD_S_MAX, UPDATES_KEPT_MAX
 from chaos.simulation.blocks import Block, opened
 from chaos.simulation.kernel import Future, Lock, Process
 from chaos.simulation.network import CallRefused, CallUnknown, Connection, Link, Network
@@ -61,11 +62,8 @@ from flashblocks.wire.frames import (
 from flashblocks.wire.payload_id import payload_id
 
 CLIENT_S_MAX = 1.0
-GET_PAYLOAD_S_MAX = 3.0
 HEAD_CHECK_S = 2.0
 RESEND_CONNECT_S_MAX = 0.5
-BUILDER_CALLS_WAITING_MAX = 8
-UPDATES_KEPT_MAX = 4
 
 
 class RollupBoost:

@@ -10,11 +10,15 @@ from typing import Any
 
 import msgspec
 
+from actors.conductor import CLAIM_RETRY_S, CLAIM_S_MAX, TICK_S, TRANSFER_S_MAX
 from actors.conductor_commit import COMMIT_S_MAX, seal_command
+from actors.conductor_peers import ASK_INTERVAL_S as PEERS_INTERVAL_S
+from actors.conductor_peers import ASK_S_MAX as PEERS_S_MAX
 from actors.conductor_rpc import LEADER_REASONS, LEADERSHIP_LOST, MISMATCHES, NOT_LEADER
 from actors.conductor_sequencer import (
     ASK_S_MAX,
 )
+from actors.conductor_stream import APPEND_S_MAX
 from chaos.simulation.consensus import Consensus
 from chaos.simulation.kernel import Event as Flag
 from chaos.simulation.kernel import Lock, Process, Task
@@ -43,14 +47,8 @@ from raft.commands import Accepted, Append, Appended, Claim, Claimed, Event, Rea
 from raft.node import Transferred
 from raft.view import SealedBlock
 
-TICK_S = 0.05
-CLAIM_S_MAX = 1.0
-CLAIM_RETRY_S = 0.05
-TRANSFER_S_MAX = 0.5
-APPEND_S_MAX = 2.0
 HEALTH_INTERVAL_S = 0.25
 SILENCE_S_MAX = 1.0
-PEERS_INTERVAL_S, PEERS_S_MAX = 0.5, 0.4
 
 
 class Conductor:

@@ -16,25 +16,28 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from chaos.simulation.handover import hand_over
 from chaos.simulation.kernel import Future, Process
 from chaos.simulation.network import Network
 from chaos.simulation.raft_disk import AppendEntries, RaftDisk
 from flashblocks.conductor.candidates import Voter
 from raft.commands import Answer, Command, Event, Reason, Refused
+from raft.elections import PREVOTE_FAVOUR_S, PREVOTE_RETRY_S, prevote_retry_s
 from raft.ledger import Ledger
 from raft.node import Outcome, Transferred, Unknown
 from raft.replication import PreVotes, as_good_as, election_rank
+from raft.settings import RaftSettings
 from raft.view import LedgerView
 
-ELECTION_S_MIN: Final = 0.3
-ELECTION_S_MAX: Final = 0.4
-APPEND_PERIOD_S: Final = 0.05
-FALLBACK_S: Final = 0.3
-PREVOTE_RETRY_S: Final = (0.04, 0.08)
-PREVOTE_FAVOUR_S: Final = 0.05
-CONNECTION_S: Final = 0.5
-STAGGER_S: Final = 0.03
+_SETTINGS: Final = {field.name: field.default for field in msgspec.structs.fields(RaftSettings)}
+ELECTION_S_MIN: Final[float] = _SETTINGS["raft_min_timeout_s"]
+ELECTION_S_MAX: Final[float] = _SETTINGS["raft_max_timeout_s"]
+APPEND_PERIOD_S: Final[float] = _SETTINGS["append_entries_period_s"]
+FALLBACK_S: Final[float] = _SETTINGS["leader_fallback_timeout_s"]
+CONNECTION_S: Final[float] = _SETTINGS["connection_timeout_s"]
+STAGGER_S: Final[float] = _SETTINGS["election_stagger_s"]
 SUBMIT_S_MAX: Final = 0.001
 """From the event loop to the Raft thread; leadership may change in between."""
 TELL_S_MAX: Final = 0.0005
@@ -141,7 +144,7 @@ class Consensus:
             self._tell(self.on_event, restored, True)
         for other in self._others:
             self._network.watch(self._process, slot_of(other), partial(self._on_peer, other))
-        self._stand_in(PREVOTE_RETRY_S[0], PREVOTE_RETRY_S[1])
+        self._stand_in(*PREVOTE_RETRY_S)
 
     def propose(self, command: Command, timeout_s: float) -> Future:
         """Have a command committed: Accepted, Refused or Unknown."""
@@ -244,6 +247,7 @@ class Consensus:
     def _lead(self) -> None:
         disk = self.disk
         self.role_leader, self._leader, self._candidate_votes = True, self.name, None
+        self._pre_votes.abandon()
         disk.log.append((disk.term, None))
         self._first_own = self.disk.last_index
         now = self._clock.now
@@ -392,7 +396,7 @@ class Consensus:
             self._stand_in(ELECTION_S_MAX, ELECTION_S_MAX)
             return
         asked = self._pre_votes.begin(self._clock.now, self.name)
-        self._stand_in(*PREVOTE_RETRY_S)
+        self._stand_in(*prevote_retry_s(self._pre_votes.rounds))
         for other in self._others:
             self._post(
                 other, "on_pre_vote", self.name, self.disk.term, self.disk.last_term, self.disk.last_index, asked

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from actors.engine_client import FORKCHOICE_S_MAX, GET_PAYLOAD_S_MAX, NEW_PAYLOAD_S_MAX, READ_S_MAX
+from actors.op_node import CONDUCTOR_ASK_S_MAX, REFRESH_RETRY_S, STOP_S_MAX
+from actors.op_node_chain import IMPORTS_PER_TURN_MAX
 from chaos.simulation.blocks import Block
 from chaos.simulation.kernel import Event, Lock, Process, Task
 from chaos.simulation.network import CallRefused, CallUnknown, Network
@@ -25,12 +28,13 @@ from flashblocks.sequencing.references import L2BlockRef, reference_of_payload
 from flashblocks.sequencing.rollup import RollupConfig
 from flashblocks.wire.engine import Envelope
 
-STOP_S_MAX = 0.5
-REFRESH_RETRY_S = 0.25
-CONDUCTOR_ASK_S_MAX = 0.5
 CONDUCTOR_RPC_S_MAX = 1.0
-ENGINE_S_MAX = {"forkchoice": 5.0, "new_payload": 8.0, "get_payload": 3.0, "latest": 2.0}
-IMPORTS_PER_TURN_MAX = 64
+ENGINE_S_MAX = {
+    "forkchoice": FORKCHOICE_S_MAX,
+    "new_payload": NEW_PAYLOAD_S_MAX,
+    "get_payload": GET_PAYLOAD_S_MAX,
+    "latest": READ_S_MAX,
+}
 PEER_CALL_S_MAX = 0.5
 
 
