@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,6 +14,8 @@ from cli.running import add_name, endpoints, find
 
 SCRAPE_S_MAX = 2.0
 TEXT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+OPENMETRICS = "application/openmetrics-text"
+OPENMETRICS_TYPE = f"{OPENMETRICS}; version=1.0.0; charset=utf-8"
 DOORS = ("metrics", "rpc", "engine", "http", "ws")
 """Where a component answers /metrics: its first address of these kinds."""
 
@@ -31,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     """Print or serve."""
     found = endpoints(find(options.name))
     if options.serve:
-        return _serve(options.serve, found)
+        return _serve(options.serve, lambda: endpoints(find(options.name)))
     if options.targets:
         say_json(targets(found))
     else:
@@ -59,15 +61,19 @@ def targets(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [{"targets": [door], "labels": {**labels, "cluster": found["name"]}} for door, labels in doors(found)]
 
 
-async def collect(found: Mapping[str, Any]) -> str:
-    """Every component's metrics, labelled; who does not answer is left out and counted in `flashblocks_scrape_up`."""
+async def collect(found: Mapping[str, Any], *, openmetrics: bool = False) -> str:
+    """Every component's metrics, labelled; who does not answer is left out and counted in `flashblocks_scrape_up`.
+
+    As OpenMetrics they have trace ids as exemplars.
+    """
     import aiohttp
 
     from tracing.exposition import merge
 
     async def scrape(session: aiohttp.ClientSession, door: str) -> str | None:
         try:
-            async with session.get(f"http://{door}/metrics") as response:
+            accept = {"Accept": OPENMETRICS_TYPE} if openmetrics else {}
+            async with session.get(f"http://{door}/metrics", headers=accept) as response:
                 text: str = await response.text()
                 return text if response.status == 200 else None
         except (TimeoutError, aiohttp.ClientError, OSError):
@@ -79,19 +85,21 @@ async def collect(found: Mapping[str, Any]) -> str:
     parts = []
     for (_, labels), text in zip(all_doors, texts, strict=True):
         parts.append((labels, f"flashblocks_scrape_up {int(text is not None)}\n{text or ''}"))
-    return merge(parts)
+    return merge(parts, openmetrics=openmetrics)
 
 
-def _serve(address: str, found: Mapping[str, Any]) -> int:
+def _serve(address: str, find_endpoints: Callable[[], Mapping[str, Any]]) -> int:
     import orjson
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             """Answer a scrape or a discovery."""
             if self.path == "/metrics":
-                self._answer(200, TEXT_TYPE, asyncio.run(collect(found)).encode())
+                openmetrics = OPENMETRICS in self.headers.get("Accept", "")
+                text = asyncio.run(collect(find_endpoints(), openmetrics=openmetrics))
+                self._answer(200, OPENMETRICS_TYPE if openmetrics else TEXT_TYPE, text.encode())
             elif self.path == "/targets":
-                self._answer(200, "application/json", orjson.dumps(targets(found)))
+                self._answer(200, "application/json", orjson.dumps(targets(find_endpoints())))
             else:
                 self._answer(404, "text/plain", b"/metrics or /targets\n")
 

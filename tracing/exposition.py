@@ -6,13 +6,16 @@ import re
 from collections.abc import Iterable, Mapping
 
 SUFFIXES = ("_bucket", "_count", "_sum", "_created", "_total")
-_SAMPLE = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(\{.*\})?( [-+0-9NIe.][-+0-9A-Za-z. ]*)")
+_LABELS = r'\{(?:[^"{}]|"(?:[^"\\]|\\.)*")*\}'
+_NUMBERS = r" [-+0-9NIe.][-+0-9A-Za-z. ]*"
+_SAMPLE = re.compile(rf"([a-zA-Z_:][a-zA-Z0-9_:]*)({_LABELS})?({_NUMBERS})( ?# {_LABELS}{_NUMBERS})?")
+OPENMETRICS_END = "# EOF\n"
 
 
-def merge(parts: Iterable[tuple[Mapping[str, str], str]]) -> str:
+def merge(parts: Iterable[tuple[Mapping[str, str], str]], *, openmetrics: bool = False) -> str:
     """Join (labels, exposition) pairs: each family once, with its HELP and TYPE, its samples with the labels added.
 
-    Lines that are no exposition are left out.
+    Lines that are no exposition are left out. Exemplars are kept for `openmetrics`, which alone knows them.
     """
     heads: dict[str, list[str]] = {}
     samples: dict[str, list[str]] = {}
@@ -25,11 +28,13 @@ def merge(parts: Iterable[tuple[Mapping[str, str], str]]) -> str:
                 if not any(each.startswith(line[:7]) for each in head):
                     head.append(line)
             elif (found := _SAMPLE.fullmatch(line)) is not None:
-                name, own, rest = found.groups()
+                name, own, rest, exemplar = found.groups()
+                if openmetrics and exemplar is not None:
+                    rest = rest.rstrip() + " " + exemplar.strip()
                 inside = added if own is None or own == "{}" else f"{own[1:-1].rstrip(',')},{added}"
                 samples.setdefault(_family(name, heads), []).append(f"{name}{{{inside}}}{rest}")
     lines = [line for family in samples for line in (*heads.get(family, ()), *samples[family])]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + (OPENMETRICS_END if openmetrics else "")
 
 
 def names_in(text: str) -> set[str]:

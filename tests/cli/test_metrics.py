@@ -6,6 +6,7 @@ from typing import Any
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from actors.rpc_server import RpcServer
 from cli.metrics import collect, doors, targets
@@ -38,12 +39,14 @@ async def test_all_that_answer_are_in_one_text_and_the_others_are_counted() -> N
     await server.start()
     try:
         text = await collect(endpoints(server.port))
+        families = list(text_string_to_metric_families(await collect(endpoints(server.port), openmetrics=True)))
     finally:
         await server.close()
     assert 'things_total{component="conductor",name="sequencer-0"} 3.0' in text.splitlines()
     assert text.count("# TYPE things_total counter") == 1
     assert 'flashblocks_scrape_up{component="websocket-proxy",name="proxy-0"} 0' in text.splitlines()
     assert {"things_total", "flashblocks_scrape_up"} <= names_in(text)
+    assert {family.name for family in families} == {"things", "flashblocks_scrape_up"}
 
 
 def test_a_cluster_without_anybody_left_is_still_told() -> None:

@@ -33,6 +33,27 @@ def test_it_reads_back_as_prometheus_does():
     assert {sample.labels["name"] for sample in samples} == {"n0", "n1"}
 
 
+def test_exemplars_are_kept_for_those_who_know_them():
+    from prometheus_client import CollectorRegistry, Counter, Histogram
+    from prometheus_client.openmetrics.exposition import generate_latest
+    from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+    parts = []
+    for name in ("n0", "n1"):
+        registry = CollectorRegistry()
+        histogram = Histogram("took_seconds", "How long", ["stage"], buckets=(1.0,), registry=registry)
+        histogram.labels("a # {b} c").observe(0.5, {"trace_id": f"{name}ab"})
+        Counter("things", "How many", registry=registry).inc()
+        parts.append(({"name": name}, generate_latest(registry).decode()))
+    families = {family.name: family for family in text_string_to_metric_families(merge(parts, openmetrics=True))}
+    samples = families["took_seconds"].samples
+    exemplars = {sample.labels["name"]: sample.exemplar.labels for sample in samples if sample.exemplar}
+    assert exemplars == {"n0": {"trace_id": "n0ab"}, "n1": {"trace_id": "n1ab"}}
+    assert {sample.labels["stage"] for sample in samples} == {"a # {b} c"}
+    assert len(families["things"].samples) == 4  # and when it was created
+    assert "trace_id" not in merge(parts)
+
+
 def test_what_is_no_exposition_is_left_out():
     assert merge([({"name": "n0"}, "<html>\nnot found\n</html>")]) == "\n"
     assert names_in(ONE) == {"a_total", "took_sum", "took_count", "plain"}
