@@ -222,7 +222,7 @@ def test_whatever_happens_nothing_acknowledged_is_lost(seed):
         world.slot(name).start()
     world.run(3.0)
     leader = world.leader()
-    assert leader is not None and len(world.acknowledged) > 5
+    assert leader is not None and world.acknowledged, "the schedule must leave room for work"
     assert {(raft.ledger.head, raft.applied) for raft in world.rafts()} == {(leader.ledger.head, leader.applied)}
     blocks = [*leader.ledger.sealed_blocks, *([leader.ledger.open] if leader.ledger.open else [])]
     kept = {(block.number, entry.index): entry.digest for block in blocks for entry in block.entries}
