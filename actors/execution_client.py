@@ -36,6 +36,7 @@ from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.follow import Patience, PayloadFollower, Verdict
 from flashblocks.execution.genesis import load_genesis
 from flashblocks.execution.header import Block
+from flashblocks.execution.keccak import keccak256
 from flashblocks.execution.pool import PoolLimits, TransactionPool
 from flashblocks.execution.pool_rules import PoolHead, decode_for_pool
 from flashblocks.execution.recovery import ChainKeeper
@@ -228,9 +229,8 @@ class ExecutionClient:
 
     async def decode(self, raws: Iterable[bytes]) -> tuple[Transaction, ...]:
         """Decode transactions with their senders, using the pool's copy where it has one; raises InvalidTransaction."""
-        decoded = [decode_transaction(raw) for raw in raws]
-        known = [self.pool.get(tx.hash) or tx for tx in decoded]
-        fresh = [tx for tx, ours in zip(decoded, known, strict=True) if tx is ours and not tx.is_deposit]
+        known = [self.pool.get(keccak256(raw)) or decode_transaction(raw) for raw in raws]
+        fresh = [tx for tx in known if tx.sender_unknown]
         if fresh:
             await self.recover(fresh)
         return tuple(known)

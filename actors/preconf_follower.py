@@ -24,9 +24,11 @@ from actors.frame_link import FrameClient
 from actors.own_chain import Genesis, open_chain
 from actors.rpc_client import RpcRefused, RpcUnknown
 from actors.warm_up import warm_up
-from flashblocks.execution.errors import ExecutionError
+from flashblocks.execution.errors import ExecutionError, InvalidTransaction
 from flashblocks.execution.follow import PayloadFollower
 from flashblocks.execution.header import Block
+from flashblocks.execution.keccak import keccak256
+from flashblocks.execution.transaction import Transaction, decode_transaction
 from flashblocks.preconf.events import Event, FlashblockShown, HeadChanged, Withdrawn
 from flashblocks.preconf.facts import (
     Appended,
@@ -95,6 +97,8 @@ class PreconfFollower:
             agreeing_clients=min(2, max(1, len(execution_urls))),
         )
         self.listeners: list[Callable[[Event], None]] = []
+        self.known_transaction: Callable[[bytes], Transaction | None] = lambda tx_hash: None
+        """Where there may be decoded transactions, senders and all: what was sent through this node."""
         self.peers = ExecutionPeers(execution_urls)
         self._labels = (BlockRef(-1, self.chain.safe_hash), BlockRef(-1, self.chain.finalized_hash))
         self._snapshot: PendingSnapshot | None = None
@@ -284,9 +288,11 @@ class PreconfFollower:
         assert arrival.flashblock is not None
         flashblock, before = arrival.flashblock, self._snapshot
         began = time.perf_counter()
+        raws = flashblock.diff.transactions
+        ours = [self.known_transaction(keccak256(raw)) for raw in raws]
 
         def work() -> tuple[str, str | None, PendingSnapshot | None]:
-            verdict = self._follower.apply(flashblock, committed=arrival.epoch > 0)
+            verdict = self._follower.apply(flashblock, committed=arrival.epoch > 0, decoded=_decoded(raws, ours))
             followed = self._follower.open(flashblock.payload_id)
             if verdict.status not in ("VALID", "DUPLICATE") or followed is None:
                 return verdict.status, verdict.error, None
@@ -462,6 +468,14 @@ def _reference(answer: BatchAnswer | None) -> BlockRef | None:
     try:
         return BlockRef(to_int(block["number"]), to_bytes(block["hash"], 32))
     except (WireError, TypeError, KeyError):
+        return None
+
+
+def _decoded(raws: Sequence[bytes], known: Sequence[Transaction | None]) -> list[Transaction] | None:
+    """The transactions, decoded where they are not known; None when one is none: whoever applies them will say so."""
+    try:
+        return [tx or decode_transaction(raw) for raw, tx in zip(raws, known, strict=True)]
+    except InvalidTransaction:
         return None
 
 

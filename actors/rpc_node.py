@@ -97,6 +97,7 @@ class RpcNode:
         )
         self._beside = Beside()
         self._sent = SentTransactions()
+        self.follower.known_transaction = self._sent.get
         self._per_ip = RateLimit(settings.per_ip_rate, settings.per_ip_burst)
         view = RpcView(self.follower)
         self._sender = RpcSender(
