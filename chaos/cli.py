@@ -188,7 +188,8 @@ def _ended_politely() -> Iterator[None]:
 def _one(
     drill: Drill, options: argparse.Namespace, directory: RunDirectory, kept: Kept, say: Say, history_path: Path | None
 ) -> tuple[str, list[Event], Result]:
-    wanted = Options(count=options.count, seed=options.seed, tps=options.tps)
+    count = 1 if drill.ends_the_cluster else options.count
+    wanted = Options(count=count, seed=options.seed, tps=options.tps)
     target = Target(directory.endpoints)
     runner = Runner(target, drill, wanted, say)
     finished = False
