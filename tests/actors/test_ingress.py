@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from actors.frame_link import FrameServer
+from actors.handover_link import HandoverClient
 from actors.ingress import Ingress, Settings
 from actors.rpc_client import RpcClient, RpcRefused
 from flashblocks.execution.accounts import TEST_ACCOUNTS
@@ -208,4 +209,30 @@ async def test_what_is_being_taken_in_at_once_is_bounded(clients: list[SmallClie
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await wallet.close()
+    await ingress.close()
+
+
+async def test_over_a_link_each_wallet_has_its_own_limit(clients: list[SmallClient]) -> None:
+    settings = Settings(
+        name="ingress-0",
+        port=0,
+        target_urls=[client.server.url for client in clients],
+        per_ip_rate=0.001,
+        per_ip_burst=1,
+    )
+    ingress = Ingress(settings, LOG)
+    await ingress.start()
+    running = asyncio.create_task(ingress.run())
+    up = asyncio.Event()
+    link = HandoverClient(ingress.server.url, lambda _: up.set())
+    link.start()
+    await asyncio.wait_for(up.wait(), 10)
+    wallets = ["10.0.0.1", "10.0.0.2", "10.0.0.1"]
+    asked = link.hand_over([(to_bytes(raw(nonce)), b"", wallet, True) for nonce, wallet in enumerate(wallets)])
+    outcomes = await asyncio.wait_for(asked, 20)
+    assert [outcome.code for outcome in outcomes] == [0, 0, -32005]
+    assert "too many transactions from this address" in outcomes[2].message
+    await link.close()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
     await ingress.close()
