@@ -361,7 +361,7 @@ class Conductor:
             ok = False
         finally:
             self._action = None
-        self.control.on_done(time.monotonic(), ok, random.random())
+        self.control.on_done(time.monotonic(), ok, random.random(), silent=self.sequencer.silent)
         self._look(time.monotonic())
 
     async def _carry_out(self, decision: Decision) -> bool:

@@ -15,7 +15,7 @@ from flashblocks.conductor.ledger_shape import SealedBlock
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes
 from raft.ledger import LedgerView
 
-START_S_MAX = 0.6
+START_S_MAX = 0.5
 """An op-node that is well answers in a few milliseconds; one that does not must not hold the chain for a second."""
 STOP_S_MAX = 1.0
 ASK_S_MAX = 0.5
@@ -50,6 +50,8 @@ class SequencerHandle:
         self._log = log
         self._wanted = asyncio.Event()
         self._pushing = asyncio.Lock()
+        self.silent = False
+        """Whether the last start was not answered at all."""
         self.headers: Callable[[bytes | None], dict[str, str] | None] = lambda payload_id: None
         self._sequencing: Callable[[], bool] = lambda: False
         self._pushed: Callable[[SealedBlock], None] = lambda block: None
@@ -100,6 +102,7 @@ class SequencerHandle:
 
     async def start(self) -> bool:
         """Start the sequencer on the ledger's head; hands it what it lacks first, over a gap of any size."""
+        self.silent = False
         for _ in range(2):
             try:
                 await self.client.call("admin_startSequencer", data(self._view().head_hash), timeout_s=START_S_MAX)
@@ -112,6 +115,7 @@ class SequencerHandle:
                     return False
                 self._log.info("sequencer is not level with the ledger", error=error.message)
             except RpcUnknown as error:
+                self.silent = True
                 self._log.warning("sequencer did not start", error=str(error))
                 return False
             if not await self.bring_level():

@@ -22,7 +22,7 @@ from flashblocks.conductor.health import Health, Readiness, Sickness
 RECOVERY_WAIT_S_MAX: Final = 5.0
 """How long a fresh leader that started on a stalled chain may stay unhealthy (#16558: upstream waits for ever)."""
 START_FAILURES_MAX: Final = 2
-"""Failed starts after which a fitter or equal voter is asked to lead."""
+"""Failed starts after which a fitter or equal voter is asked to lead; one suffices where nothing was answered."""
 TRANSFER_COOLDOWN_S: Final = 5.0
 """Pause between hand-overs of a leader that still can make blocks; one that cannot hands on at once."""
 TRANSFER_RETRY_S: Final = 0.25
@@ -180,11 +180,12 @@ class Control:
         self._busy = Decision(action, successor.node if transfers and successor is not None else None)
         return self._busy
 
-    def on_done(self, now: float, ok: bool, jitter: float = 1.0) -> None:
+    def on_done(self, now: float, ok: bool, jitter: float = 1.0, *, silent: bool = False) -> None:
         """The action under way ended. After a failure the table is looked at again after a back-off.
 
         STOP_AND_TRANSFER is ok when leadership is elsewhere; whether the sequencer stopped comes with `on_active`.
-        `jitter` in 0..1 spreads the retries of several nodes.
+        `jitter` in 0..1 spreads the retries of several nodes. `silent`: the op-node did not answer a start in time; a
+        second try would cost the chain as much again.
         """
         assert self._busy is not None, "no action is under way"
         action, self._busy = self._busy.action, None
@@ -194,7 +195,7 @@ class Control:
             return
         self._failures += 1
         if action is Action.START:
-            self._start_failures += 1
+            self._start_failures += START_FAILURES_MAX if silent else 1
         if action in (Action.TRANSFER, Action.STOP_AND_TRANSFER):
             self._not_before = now + TRANSFER_RETRY_S * jitter
             return

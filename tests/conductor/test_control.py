@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from flashblocks.conductor.candidates import Candidate
 from flashblocks.conductor.control import (
     RECOVERY_WAIT_S_MAX,
+    RETRY_S_FIRST,
     RETRY_S_MAX,
     START_FAILURES_MAX,
     TRANSFER_COOLDOWN_S,
@@ -127,6 +128,17 @@ def test_failing_starts_back_off_and_are_then_handed_on() -> None:
         assert control.next(now + 0.01, [UNHEARD]) is None
         now += RETRY_S_MAX
     assert control.next(now, [UNHEARD]) == Decision(Action.TRANSFER, "b")
+
+
+def test_a_start_that_nobody_answers_is_handed_on_at_once_where_somebody_can_take_it() -> None:
+    control = leader(active=False)
+    assert control.next(0.0, [UNHEARD]) == Decision(Action.START)
+    control.on_done(0.5, ok=False, silent=True)
+    assert control.next(0.5 + RETRY_S_FIRST, [UNHEARD]) == Decision(Action.TRANSFER, "b")
+    alone = leader(active=False)
+    alone.next(0.0, [])
+    alone.on_done(0.5, ok=False, silent=True)
+    assert alone.next(0.5 + RETRY_S_FIRST, []) == Decision(Action.START)
 
 
 def test_leadership_that_came_back_during_a_transfer_is_kept() -> None:
