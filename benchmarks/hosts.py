@@ -1,11 +1,12 @@
 """What distance costs: five sequencer hosts, an edge and a head on one machine, joined by a switch that delays frames.
 
-    sudo python benchmarks/hosts.py [--delays 0 5 50] [--seconds 30] [--kills 10] [--pulls 5] [--json]
+    sudo python benchmarks/hosts.py [--delays 0 5 50] [--seconds 30] [--kills 10] [--pulls 5] [--members-only] [--json]
 
 For each one-way delay between every two hosts: how long a commit takes (the leader's own histogram), how long from a
 transaction's due time until a subscriber beside the edge host sees it, and how long the public stream is silent when
 the leader's conductor is killed (its sockets close) and when its host's wire is pulled (nothing closes, time-outs
-count). Needs what `tests/hosts` needs: root, iproute2, OpenSSH's server. Digits depend on the machine.
+count). Before that the same with five bare Raft members, which takes a minute and needs no Ray. Needs what
+`tests/hosts` needs: root, iproute2, OpenSSH's server. Digits depend on the machine.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ from chaos.target import Target
 from tests.hosts.deployment import EDGE, HEAD, SEQUENCERS, Deployment, deployed
 from tests.hosts.drilling import drilled
 from tests.hosts.host_faults import KilledThere, Partitioned
-from tests.hosts.machines import missing
+from tests.hosts.machines import Machines, missing
+from tests.hosts.raft_on_hosts import HostedCluster
 
 DELAYS_MS = (0.0, 5.0, 50.0)
 TPS = 10.0
 PULL_S = 3.0  # shorter than Ray needs to take the host for dead
 SETTLE_S_MAX = 60.0
+MEMBERS_SETTLE_S = 1.0
 BUCKET = re.compile(r'^flashblocks_stage_seconds_bucket\{le="([^"]+)",stage="commit"\} (\S+)', re.MULTILINE)
 
 
@@ -139,11 +142,49 @@ def measure(deployment: Deployment, delay_ms: float, options: argparse.Namespace
     return row
 
 
+async def members_apart(machines: Machines, delay_ms: float, options: argparse.Namespace) -> dict[str, Any]:
+    """One row of the members' table: commits of 10 KB as the leader counts them, and the leader killed."""
+    machines.network.heal()
+    machines.network.slow_everywhere(delay_ms / 1000)
+    async with HostedCluster(machines, leads=True, body_bytes=10_000, interval_s=0.05) as cluster:
+        leader, _ = await cluster.acked_after(0.0, SETTLE_S_MAX)
+        await asyncio.sleep(MEMBERS_SETTLE_S)
+        first = len(cluster.acked)
+        await asyncio.sleep(options.seconds / 3)
+        commits = sorted(fact["latency_s"] * 1000 for _, fact in cluster.acked[first:])
+        gaps = []
+        for _ in range(options.kills):
+            killed_at = await cluster.kill(leader)
+            successor, fact = await cluster.acked_after(killed_at, SETTLE_S_MAX, but=leader)
+            gaps.append((fact["at"] - killed_at) * 1000)
+            await cluster.start(leader)
+            leader = successor
+            await asyncio.sleep(MEMBERS_SETTLE_S)
+    gaps.sort()
+    return {
+        "delay_ms": delay_ms,
+        "commit_ms": {name: percentile(commits, share * 100) for name, share in QUANTILES.items()},
+        "killed": {name: percentile(gaps, share * 100) for name, share in QUANTILES.items()},
+    }
+
+
+def members_table(rows: list[dict[str, Any]]) -> str:
+    """The members' rows as Markdown; times are p50 / p99 in milliseconds."""
+    lines = ["| one-way delay | commit of 10 KB | leader killed |", "|---|---|---|"]
+    for row in rows:
+        lines.append(f"| {row['delay_ms']:.0f} ms | {pair(row['commit_ms'])} ms | {pair(row['killed'])} ms |")
+    return "\n".join(lines)
+
+
+def pair(values: dict[str, Any] | None) -> str:
+    """p50 / p99, whole milliseconds above ten."""
+    if values is None:
+        return "–"
+    return " / ".join(f"{values[name]:.{0 if values[name] >= 10 else 1}f}" for name in QUANTILES)
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown, for docs/benchmarks.md; times are p50 / p99 in milliseconds."""
-
-    def pair(values: dict[str, Any] | None) -> str:
-        return "–" if values is None else f"{values['p50']:.0f} / {values['p99']:.0f}"
 
     heads = (
         "one-way delay",
@@ -171,11 +212,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0, help="of load per delay")
     parser.add_argument("--kills", type=int, default=10, help="of the leader's conductor per delay")
     parser.add_argument("--pulls", type=int, default=5, help="of the leader's host's wire per delay")
+    parser.add_argument("--members-only", action="store_true", help="bare Raft members, no Ray")
     parser.add_argument("--up", nargs="*", default=[], metavar="WORD", help="further words for `flashblocks up`")
     parser.add_argument("--json", action="store_true", help="print the rows as JSON too")
     options = parser.parse_args()
     if (reason := missing()) is not None:
         print(f"hosts: not measured: {reason}")
+        return
+    members = []
+    with Machines(SEQUENCERS) as machines:
+        for delay_ms in options.delays:
+            members.append(asyncio.run(members_apart(machines, delay_ms, options)))
+    print(members_table(members), flush=True)
+    if options.members_only:
         return
     rows = []
     with deployed(*options.up) as deployment:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.hosts.deployment import Deployment, deployed
+from tests.hosts.deployment import FIGURES, Deployment, deployed
 from tests.hosts.machines import missing
 
 
@@ -27,5 +27,10 @@ def no_process_is_left_behind() -> Iterator[None]:
 def deployment() -> Iterator[Deployment]:
     """The whole system on seven hosts, for all tests of this folder that need it; nothing of it is left."""
     with deployed() as deployment:
-        print({what: round(took_s, 1) for what, took_s in deployment.took_s.items()})
         yield deployment
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was measured: a passed test would keep it to itself."""
+    for line in FIGURES:
+        terminalreporter.write_line(f"hosts: {line}")

@@ -44,6 +44,10 @@ UP_S_MAX = 300.0
 POLL_S = 1.0
 
 
+FIGURES: list[str] = []
+"""What the tests measured, for the end of their report."""
+
+
 class Deployment:
     """One system on hosts, and how long each step of its life took."""
 
@@ -161,6 +165,7 @@ def deployed(*options: str, seed: int = 1) -> Iterator[Deployment]:
         left = [f"{machine.name}: {path}" for machine in machines for path in own_files(machine) if machine.is_up]
         deployment.ray_down()
         left += [f"{machine.name}: {line}" for machine in machines if machine.is_up for line in ray_processes(machine)]
+        FIGURES.append(", ".join(f"{step} {took_s:.0f} s" for step, took_s in deployment.took_s.items()))
         if left:
             raise MachineError("left behind:\n" + "\n".join(left))
 

@@ -15,7 +15,7 @@ from chaos.keeping import Kept
 from chaos.load import drill_load
 from chaos.runner import Options, Runner
 from chaos.target import Target
-from tests.hosts.deployment import Deployment
+from tests.hosts.deployment import FIGURES, Deployment
 from tests.hosts.machines import KEEP
 
 LEADER_S_MAX = 120.0
@@ -42,7 +42,13 @@ async def drilled(
     finally:
         await target.close()
         _keep(name, runner.history)
-    return judge(runner.history)
+    result = judge(runner.history)
+    for run in result.runs:
+        FIGURES.append(
+            f"{name}: {result.verdict}, next flashblock {run.gap_ms:.0f} ms, longest silence {run.silence_ms:.0f} ms, "
+            f"back and level {run.restored_ms / 1000:.0f} s"
+        )
+    return result
 
 
 def _keep(name: str, history: list[Event]) -> None:

@@ -16,6 +16,7 @@ from tests.hosts.machines import Machines
 from tests.hosts.network import REPOSITORY
 
 RAFT_PORT: Final = 5050
+DATA_DIRECTORY: Final = f"{HOME}/raft"
 
 
 class HostedCluster(LocalCluster):
@@ -32,7 +33,7 @@ class HostedCluster(LocalCluster):
         config = MemberConfig(
             node_id=name,
             peers=self.peers,
-            data_dir=f"{HOME}/raft",
+            data_dir=DATA_DIRECTORY,
             password_hex=self._password_hex,
             **self._config,
         )
@@ -56,6 +57,8 @@ class HostedCluster(LocalCluster):
         await self.members[name].stop()
         return moment
 
-    def leader_after(self, moment: float) -> str:
-        """Who acknowledged first after a moment; raises StopIteration when nobody has."""
-        return next(name for name, fact in self.acked if fact["at"] > moment)
+    async def close(self) -> None:
+        """Stop every member and forget what it wrote."""
+        await super().close()
+        for machine in self._machines:
+            machine.run("rm", "-rf", DATA_DIRECTORY)
