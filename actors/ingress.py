@@ -118,6 +118,7 @@ class Ingress:
             name="ingress",
             log=log,
             links={handover.PATH: HandoverPort(self._take)},
+            side_by_side=frozenset({"eth_sendRawTransaction"}),
             probes=self._probes,
             registry=registry,
             cors_origins="*",

@@ -127,6 +127,7 @@ class RpcNode:
             registry=self._registry,
             cors_origins=settings.cors_origins,
             request_size_bytes_max=settings.request_size_bytes_max,
+            side_by_side=frozenset({"eth_sendRawTransaction"}),
             fallback=self._forward,
             admit=self._admit,
         )

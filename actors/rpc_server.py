@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -115,7 +116,7 @@ class RpcServer:
     `session_methods` are WebSocket-only and get the RpcSession first. A handler raises RpcError for what the peer
     did wrong; a TypeError of its arguments and a WireError become -32602; anything else is our bug: -32603, logged,
     counted. `routes` are further (verb, path, aiohttp handler) on the same port, behind the JWT when there is one;
-    `links` are WebSockets by path.
+    `links` are WebSockets by path. Calls of a batch run one after the other, but neighbours of `side_by_side` together.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class RpcServer:
         shows: CollectorRegistry | None = None,
         cors_origins: str | None = None,
         request_size_bytes_max: int = REQUEST_SIZE_BYTES_MAX,
+        side_by_side: frozenset[str] = frozenset(),
         fallback: Callable[[str, list[Any]], Awaitable[Any]] | None = None,
         admit: Callable[[str], None] | None = None,
     ) -> None:
@@ -144,7 +146,7 @@ class RpcServer:
         # what /metrics shows: by default what is counted here
         self._shows = shows if shows is not None else self.registry
         self._log, self._secret, self._probes, self._cors = log, jwt_secret, probes, cors_origins
-        self._fallback, self._admit = fallback, admit
+        self._fallback, self._admit, self._together = fallback, admit, side_by_side
         self._sockets: set[web.WebSocketResponse] = set()
         self._errors = Counter(
             "flashblocks_rpc_errors", "RPC calls answered with an error", ["code"], registry=self.registry
@@ -240,8 +242,22 @@ class RpcServer:
         if not obj or len(obj) > BATCH_SIZE_MAX:
             text = "empty batch" if not obj else f"batch too large: {len(obj)} calls, at most {BATCH_SIZE_MAX}"
             return orjson.dumps(refusal(None, RpcError(INVALID_REQUEST, text)))
-        answers = [one for call in obj if (one := await self._answer_one(call, session)) is not None]
-        return orjson.dumps(answers) if answers else None
+        answers: list[dict[str, Any] | None] = []
+        for together in self._runs(obj):
+            if len(together) == 1:
+                answers.append(await self._answer_one(together[0], session))
+            else:
+                answers += await asyncio.gather(*(self._answer_one(call, session) for call in together))
+        given = [answer for answer in answers if answer is not None]
+        return orjson.dumps(given) if given else None
+
+    def _runs(self, calls: list[Any]) -> Iterator[list[Any]]:
+        """A batch's calls in order; neighbours that may run side by side are together."""
+        for alike, run in groupby(calls, lambda call: isinstance(call, dict) and call.get("method") in self._together):
+            if alike:
+                yield list(run)
+            else:
+                yield from ([call] for call in run)
 
     async def _http(self, request: web.Request) -> web.Response:
         text = await self._answer(await request.read(), None)

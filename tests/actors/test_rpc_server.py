@@ -96,6 +96,36 @@ async def test_a_batch_is_answered_in_order_without_its_notifications(server):
     assert empty["error"]["code"] == -32600
 
 
+async def test_neighbours_in_a_batch_run_side_by_side_where_they_may():
+    running, most, order = 0, 0, []
+
+    async def meet(name):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        order.append(name)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        running -= 1
+        return name
+
+    async def alone(name):
+        assert running == 0
+        order.append(name)
+        return name
+
+    methods = {"meet": meet, "alone": alone}
+    server = RpcServer("127.0.0.1", 0, methods, name="test", log=LOG, side_by_side=frozenset({"meet"}))
+    await server.start()
+    names = [("alone", "a"), ("meet", "b"), ("meet", "c"), ("meet", "d"), ("alone", "e"), ("meet", "f")]
+    calls = [{"jsonrpc": "2.0", "id": n, "method": method, "params": [name]} for n, (method, name) in enumerate(names)]
+    del calls[3]["id"]  # a notification among them gets no answer
+    body, _ = await post(server, orjson.dumps(calls))
+    assert [(each["id"], each["result"]) for each in body] == [(0, "a"), (1, "b"), (2, "c"), (4, "e"), (5, "f")]
+    assert (most, order) == (3, list("abcdef"))
+    await server.close()
+
+
 async def test_a_websocket_serves_calls_and_notifications(server):
     async with aiohttp.ClientSession() as session, session.ws_connect(server.url) as websocket:
         await websocket.send_json({"jsonrpc": "2.0", "id": 7, "method": "subscribe", "params": ["logs"]})
