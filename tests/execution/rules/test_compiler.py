@@ -71,6 +71,16 @@ def test_the_cache_is_bounded_and_drops_the_oldest(new_chain: Any, monkeypatch: 
     assert run(new_chain, codes[0]).error is None
 
 
+def test_many_tiny_programs_are_counted_by_what_they_take(own_cache: program.TraceCache) -> None:
+    from flashblocks.execution.evm import FRAME_CLASSES, call
+
+    own_cache.limit_bytes = 1 << 20
+    for number in range(3_000):
+        own_cache.program_of(Code.of(number.to_bytes(10, "big")), FRAME_CLASSES["isthmus"].opcodes, call)
+    assert len(own_cache.programs) < 700
+    assert own_cache.size_bytes <= 1 << 20
+
+
 def test_traces_pass_to_another_process(
     new_chain: Any, own_cache: program.TraceCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
