@@ -80,7 +80,7 @@ class EngineProxy:
         self._asked: dict[int, asyncio.Future[_Payload]] = {}
         self._blocks: dict[int, dict[Source, Any]] = {}
         self._versions: dict[int, int] = {}
-        self._updates: dict[bytes, list[Any]] = {}
+        self._updates: dict[bytes, tuple[list[Any], str]] = {}  # parameters, trace
         self.on_call: Callable[[str, str, float, float, str | None], None] = lambda *call: None
         self._builder_turn = asyncio.Lock()
         self._builder_waiting = 0
@@ -116,10 +116,11 @@ class EngineProxy:
 
     def resume_builder(self, payload_id: bytes) -> None:
         """Repeat the forkchoice update of this payload to the builder, in turn with its other calls."""
-        params = self._updates.get(payload_id)
-        if params is not None:
-            self._log.info("the builder came back", payload_id=data(payload_id))
-            self._spawn(self._forkchoice_to_builder(params, payload_id))
+        update = self._updates.get(payload_id)
+        if update is not None:
+            params, traceparent = update
+            self._log.info("the builder came back", payload_id=data(payload_id), traceparent=traceparent)
+            self._spawn(self._repeat_forkchoice(params, payload_id, traceparent))
 
     def carry_out(self, decision: AnswerEnvelope | AnswerFrom | AskForBlocks) -> None:
         """Do what the core decided about a getPayload."""
@@ -176,7 +177,7 @@ class EngineProxy:
         decisions = self._tell(Forkchoice(token, forkchoice.head, wanted, identifier))
         to_builder = any(decision.to_builder for decision in decisions if isinstance(decision, Forward))
         if to_builder and identifier:
-            self._updates[identifier] = [state, attributes]
+            self._updates[identifier] = [state, attributes], CALLER.get().traceparent
             while len(self._updates) > UPDATES_KEPT_MAX:
                 del self._updates[next(iter(self._updates))]
         if to_builder:
@@ -186,6 +187,10 @@ class EngineProxy:
         if wanted is not None:
             self._tell(PayloadIdAnswered(Target.EXECUTION, identifier, _payload_id_of(answer)))
         return answer
+
+    async def _repeat_forkchoice(self, params: list[Any], identifier: bytes, traceparent: str) -> None:
+        CALLER.set(CALLER.get()._replace(traceparent=traceparent))  # of this task alone: nobody calls now
+        await self._forkchoice_to_builder(params, identifier)
 
     async def _forkchoice_to_builder(self, params: list[Any], identifier: bytes) -> None:
         began = time.perf_counter()
