@@ -267,7 +267,8 @@ class RpcServer:
         websocket = web.WebSocketResponse(heartbeat=WEBSOCKET_HEARTBEAT_S, max_msg_size=self._app._client_max_size)
         if not websocket.can_prepare(request).ok:
             return web.Response(status=405, text="POST a JSON-RPC request, or upgrade to a WebSocket\n")
-        await websocket.prepare(request)
+        if not await _prepared(websocket, request):
+            return _gone()
         session = RpcSession(websocket, request.remote or "")
         self._sockets.add(websocket)
         writer = asyncio.create_task(session.write())
@@ -298,23 +299,25 @@ class RpcServer:
         if refused is not None:
             return refused
         websocket = web.WebSocketResponse(heartbeat=None, max_msg_size=self._app._client_max_size, compress=False)
-        if await _prepared(websocket, request):
-            self._sockets.add(websocket)
-            try:
-                await link.serve(websocket, request)
-            finally:
-                self._sockets.discard(websocket)
+        if not await _prepared(websocket, request):
+            return _gone()
+        self._sockets.add(websocket)
+        try:
+            await link.serve(websocket, request)
+        finally:
+            self._sockets.discard(websocket)
         return websocket
 
     async def _lifeline(self, request: web.Request) -> web.StreamResponse:
         websocket = web.WebSocketResponse(heartbeat=None)
-        if await _prepared(websocket, request):
-            self._sockets.add(websocket)
-            try:
-                async for _ in websocket:
-                    pass
-            finally:
-                self._sockets.discard(websocket)
+        if not await _prepared(websocket, request):
+            return _gone()
+        self._sockets.add(websocket)
+        try:
+            async for _ in websocket:
+                pass
+        finally:
+            self._sockets.discard(websocket)
         return websocket
 
     async def _healthz(self, request: web.Request) -> web.Response:
@@ -367,6 +370,11 @@ async def _prepared(websocket: web.WebSocketResponse, request: web.Request) -> b
     except ConnectionError:
         return False
     return True
+
+
+def _gone() -> web.Response:
+    """What aiohttp wants to have for a peer that hears nothing any more."""
+    return web.Response(status=408)
 
 
 def _is_signature_error(handler: Method, error: TypeError) -> bool:

@@ -73,8 +73,10 @@ class Bench:
         self.genesis.write_bytes(orjson.dumps(default_genesis(timestamp=int(time.time()))))
         self.jwt.write_text(secrets.token_hex(32))
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        # All at once: a port that is given back may be given out again before its new owner has bound it.
+        self.ports = iter(free_ports(3 * pools + 2))
         self.pool_urls = [self.start_pool(index) for index in range(pools)]
-        (port,) = free_ports(1)
+        port = next(self.ports)
         self.ingress = self.start(
             "ingress",
             "ingress",
@@ -92,7 +94,7 @@ class Bench:
 
     def start_pool(self, index: int) -> str:
         builder = index % 2 == 0
-        engine, rpc, ws = free_ports(3)
+        engine, rpc, ws = next(self.ports), next(self.ports), next(self.ports)
         settings = {
             "name": f"pool-{index}",
             "engine_port": engine,
@@ -104,7 +106,7 @@ class Bench:
         return self.start(f"{component} {index}", component, rpc, settings | ({"ws_port": ws} if builder else {}))
 
     def start_rpc_node(self) -> str:
-        (port,) = free_ports(1)
+        port = next(self.ports)
         settings = {
             "name": "rpc-node",
             "port": port,

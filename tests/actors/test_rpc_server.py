@@ -96,6 +96,29 @@ async def test_a_batch_is_answered_in_order_without_its_notifications(server):
     assert empty["error"]["code"] == -32600
 
 
+class GivesUp:
+    """A link whose peer is gone by the time it is answered."""
+
+    def refuse(self, request):
+        request.transport.abort()
+
+    async def serve(self, websocket, request):
+        raise AssertionError("nobody is there")
+
+
+async def test_a_peer_that_gives_up_before_the_upgrade_is_no_error(caplog):
+    server = RpcServer("127.0.0.1", 0, {"add": add}, name="test", log=LOG, links={"/link": GivesUp()})
+    await server.start()
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientError):
+            await session.ws_connect(server.url + "/link")
+    client = RpcClient(server.url, timeout_s=5)
+    assert await client.call("add", "0x1", 2) == 3
+    await client.close()
+    await server.close()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_neighbours_in_a_batch_run_side_by_side_where_they_may():
     running, most, order = 0, 0, []
 
