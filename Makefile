@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: up test setup check bench drill lock clean
+.PHONY: up test hosts setup check bench drill lock clean
 
 up: setup  ## start five sequencers on this machine and watch them
 	$(BIN)/flashblocks up
 
-test: check  ## everything CI runs: format, lint, types, import contracts, tests
+test: check  ## format, lint, types, import contracts, and every test that takes no root and no hour
 	$(BIN)/pytest
+
+hosts: setup  ## the short form of the tests on many hosts: root, namespaces and sshd; skipped elsewhere
+	$(BIN)/pytest -m "hosts and not slow" tests/hosts
 
 setup: $(STAMP)  ## fill .venv from the lock file
 
