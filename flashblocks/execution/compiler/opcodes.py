@@ -36,8 +36,9 @@ ARITHMETIC = {
     ADDMOD: "({a} + {b}) % {c} if {c} else 0",
     MULMOD: "({a} * {b}) % {c} if {c} else 0",
     NOT: "{a} ^ WORD_MAX",
+    BLOBHASH: "0",  # transactions with blobs do not exist on OP
 }
-ARITHMETIC_ARGUMENTS = {NOT: 1, ADDMOD: 3, MULMOD: 3}  # all others take two words
+ARITHMETIC_ARGUMENTS = {NOT: 1, BLOBHASH: 1, ADDMOD: 3, MULMOD: 3}  # all others take two words
 
 # The same where one word is a constant: cheaper forms.
 SHIFT_BY_CONSTANT = {SHL: "({b} << {a}) & WORD_MAX", SHR: "{b} >> {a}"}
@@ -67,6 +68,7 @@ CONSTANT_ENVIRONMENT = {
     GASLIMIT: "state.gas_limit",
     CHAINID: "state.environment.chain_id",
     BASEFEE: "state.base_fee",
+    BLOBBASEFEE: "state.blob_base_fee",
 }
 
 # What calls and transfers change.
@@ -86,9 +88,6 @@ LOOKUPS = {
 # Left to py-evm's own functions: (words taken, words given).
 FOREIGN = {
     EXTCODECOPY: (4, 0),
-    BLOCKHASH: (1, 1),
-    BLOBHASH: (1, 1),
-    BLOBBASEFEE: (0, 1),
     CREATE: (3, 1),
     CREATE2: (4, 1),
     SELFDESTRUCT: (1, 0),

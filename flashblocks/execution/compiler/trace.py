@@ -394,6 +394,10 @@ def _gas(t: TraceBuilder) -> None:
     t.open_segment()
 
 
+def _blockhash(t: TraceBuilder) -> None:
+    t.push(t.assign(f"int.from_bytes(state.get_ancestor_hash({t.take()}), 'big')"))
+
+
 def _tload(t: TraceBuilder) -> None:
     t.push(t.assign(f"tload(state, me, {t.take()})"))
 
@@ -464,6 +468,7 @@ _HANDLERS: dict[int, Callable[[TraceBuilder], None]] = {
     op.CODESIZE: lambda t: t.push(str(len(t.code))),
     op.CODECOPY: _copy("CODE"),
     op.RETURNDATACOPY: _copy("frame.return_data", "return_data_copy"),
+    op.BLOCKHASH: _blockhash,
     op.POP: _pop,
     op.MLOAD: _mload,
     op.MSTORE: _mstore,
