@@ -29,7 +29,14 @@ from flashblocks.rollup_boost.facts import (
     Target,
 )
 from flashblocks.rollup_boost.selection import Offer, Source
-from flashblocks.wire.engine import UNKNOWN_PAYLOAD, Envelope, ForkchoiceState, PayloadAttributes
+from flashblocks.wire.engine import (
+    INVALID_PAYLOAD_ATTRIBUTES,
+    UNKNOWN_PAYLOAD,
+    UNSUPPORTED_FORK,
+    Envelope,
+    ForkchoiceState,
+    PayloadAttributes,
+)
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
 from flashblocks.wire.payload_id import payload_id
@@ -53,6 +60,7 @@ BOTH = frozenset(
         "miner_setMaxDASize",
     )
 )
+CALLERS_FAULTS = frozenset((INVALID_PARAMS, UNKNOWN_PAYLOAD, INVALID_PAYLOAD_ATTRIBUTES, UNSUPPORTED_FORK))
 GET_PAYLOAD_S_MAX = 3.0
 BUILDER_CALLS_WAITING_MAX = 8
 UPDATES_KEPT_MAX = 4
@@ -310,7 +318,8 @@ class EngineProxy:
             return "", await self._builder.rpc.call(method, *params, headers=_headers())
         except (RpcRefused, RpcUnknown) as error:
             self._log.warning("the builder did not do it", method=method, error=str(error), **_headers())
-            return f"{method}: {error}", None
+            asked_wrongly = isinstance(error, RpcRefused) and error.code in CALLERS_FAULTS
+            return "" if asked_wrongly else f"{method}: {error}", None
 
     def _resolve(self, token: int, payload: _Payload) -> None:
         future = self._asked.get(token)

@@ -248,6 +248,8 @@ async def test_errors_of_the_engine_are_the_execution_client_s_own(tmp_path: Pat
         with pytest.raises(RpcRefused) as invalid:
             await rig.rpc.call("engine_forkchoiceUpdatedV3", state, attributes)
         assert invalid.value.code == -38003
+        answers = rig.boost.metrics._samples["flashblocks_fork_choice_updated_v3_duration"]
+        await until(lambda: any(answers.values()), "the builder, which is not awaited, has answered too")
         assert rig.boost.core.health.status == 200, "a caller's mistake is nobody's ill health"
         with pytest.raises(EngineRefused):
             await rig.engine.start_build(ForkchoiceState(b"\x09" * 32, bytes(32), bytes(32)), rig.attributes())
