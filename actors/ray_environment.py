@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+GCS_ABSENT_S_MAX = 7 * 24 * 3600
 TOKEN_PATH_DEFAULT = "~/.ray/auth_token"  # Ray's own
 
 
@@ -27,6 +28,8 @@ def ray_environment(workers: int, token_path: Path) -> dict[str, str]:
         "RAY_enable_worker_prestart": "1",
         "RAY_DEDUP_LOGS": "0",
         "RAY_gcs_server_port_wait_time_s": "90",  # a busy machine is no reason to give up
+        # Ray's own 60 s would end every actor with the GCS, which is not on the data path.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_ABSENT_S_MAX),
         # Ray runs workers at nice 15; a sequencer that yields to every other process misses its slots.
         "RAY_worker_niceness": "0",
     }

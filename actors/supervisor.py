@@ -38,7 +38,8 @@ STOP_COMPONENTS_S_MAX = 4.0
 START_S_MAX = 180.0
 NOTE_POLL_S = 0.05
 RAY_TRIES_MAX = 3
-RAY_PROCESSES = ("raylet", "gcs_server")
+GCS = "gcs_server"
+RAY_PROCESSES = ("raylet", GCS)
 NEED_GENESIS_HASH = ("conductor", "op-node")
 
 
@@ -186,9 +187,12 @@ class Supervisor:
         self._progress.tell("component-up", component=name, pid=pid)
 
     async def _watch_ray(self, process: str, pid: int) -> None:
-        """Without these two nothing is ever started again: say so and end, rather than fade away."""
+        """Without its raylet no worker lives: end. Without its GCS what lives goes on; nothing is started again."""
         await process_end(pid)
-        raise RuntimeError(f"Ray's {process} (pid {pid}) ended")
+        if process != GCS or self._cluster is None:
+            raise RuntimeError(f"Ray's {process} (pid {pid}) ended")
+        self._cluster.let_go_of_gcs()
+        self._progress.tell("ray-lost", process=process, pid=pid, remark="nothing that dies is started again")
 
     def _begin_watching(self, watcher: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(watcher)

@@ -193,6 +193,25 @@ def test_components_are_closed_before_the_end(tmp_path: Path) -> None:
     assert '"event":"ended"' in kept.read_text()
 
 
+def kill_ray(supervisor: int, process: str) -> None:
+    (pid,) = (pid for pid in reaper.descendants(supervisor) if Path(f"/proc/{pid}/comm").read_text().strip() == process)
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_without_its_gcs_a_cluster_goes_on_and_ends_as_any() -> None:
+    started = start_tiny("headless", 1)
+    directory = started.directory
+    wait_ready(started)
+    marker = marker_of(directory)
+    (entry,) = entries(directory)
+    kill_ray(supervisor_of(directory), "gcs_server")
+    wait_until(lambda: any(event["event"] == "ray-lost" for event in events(directory)))
+    assert ask(entry) == entry["pid"]
+    assert directory.is_running()
+    started.stop()
+    assert_nothing_is_left(directory, marker)
+
+
 @pytest.mark.parametrize("victim", ["supervisor", "reaper", "raylet"])
 def test_whoever_is_killed_nothing_is_left(victim: str) -> None:
     started = start_tiny("killed", 1)
@@ -205,10 +224,7 @@ def test_whoever_is_killed_nothing_is_left(victim: str) -> None:
     elif victim == "reaper":
         os.kill(started.pid, signal.SIGKILL)
     else:
-        (raylet,) = (
-            pid for pid in reaper.descendants(supervisor) if Path(f"/proc/{pid}/comm").read_text().strip() == "raylet"
-        )
-        os.kill(raylet, signal.SIGKILL)  # nothing would ever be started again: the cluster ends and says why
+        kill_ray(supervisor, "raylet")  # nothing would ever be started again: the cluster ends and says why
     status = started.wait(WAIT_S_MAX)
     assert status != 0
     assert_nothing_is_left(directory, marker)
