@@ -52,6 +52,8 @@ class StartProgress:
             self._show(f"{after}  [{len(self._up):>2}/{self._total}] {event['component']}")
         elif kind == "component-ended":
             self._show(f"{after}  {event['component']} ended; Ray starts it again (see its log)")
+        elif kind == "ray-lost":
+            self._show(f"{after}  Ray's {event['process']} ended: {event['remark']}")
 
     def summary(self) -> str:
         """How far it came."""

@@ -72,6 +72,7 @@ def test_lines_for_people() -> None:
         {"event": "component-up", "component": "a/op-node"},
         {"event": "component-ended", "component": "b/builder"},
         {"event": "component-up", "component": "a/op-node"},
+        {"event": "ray-lost", "process": "gcs_server", "remark": "nothing is started again"},
         {"event": "something-new"},
     ]
     for number, event in enumerate(shown):
@@ -83,5 +84,6 @@ def test_lines_for_people() -> None:
         "   3.0 s  [ 1/2] a/op-node",
         "   4.0 s  b/builder ended; Ray starts it again (see its log)",
         "   5.0 s  [ 1/2] a/op-node",
+        "   6.0 s  Ray's gcs_server ended: nothing is started again",
     ]
     assert progress.summary() == "1 of 2 components serve"
