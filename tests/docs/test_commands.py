@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from chaos.cli import parser as drill_parser
+from cli.host_ray import parser as ray_parser
 from cli.main import COMMANDS
 
 ROOT = Path(__file__).parents[2]
+WHOLE_PARSERS = {"drill": drill_parser, "ray": ray_parser}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -27,21 +29,37 @@ def commands() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_a_command_in_the_docs_is_taken(page: str, line: str) -> None:
-    program, *words = shlex.split(line, comments=True)
+    program, *words = shlex.split(line.removeprefix("sudo "), comments=True)
+    if program == "ray":
+        check_ray(page, words)
+        return
+    if program.startswith(".venv/bin/"):
+        assert program in (".venv/bin/pytest", ".venv/bin/python"), program
+        assert (ROOT / words[-1]).exists(), f"{page}: {words[-1]}"
+        return
     if program == "make":
         targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M)
         assert set(words) <= set(targets)
         return
     assert program == "flashblocks", f"{page}: what is {program}?"
     module = importlib.import_module(COMMANDS[words[0]][0])
-    if words[0] == "drill":
-        parsed = drill_parser().parse_args(words[1:])
+    if words[0] in WHOLE_PARSERS:
+        parsed = WHOLE_PARSERS[words[0]]().parse_args(words[1:])
     else:
         one = argparse.ArgumentParser(exit_on_error=False)
         module.configure(one, words[1:])
         arguments = [word for word in words[1:] if word != "--help"]
         parsed = one.parse_known_args(arguments)[0] if len(arguments) < len(words) - 1 else one.parse_args(arguments)
     assert parsed is not None
+
+
+def check_ray(page: str, words: list[str]) -> None:
+    """Ray's launcher: a file of ours, and what it is told to execute is a command of ours."""
+    assert words[0] in ("up", "down", "exec"), words
+    file = next(word for word in words[1:] if not word.startswith("-"))
+    assert (ROOT / file).exists() or (ROOT / "docs" / file).exists(), f"{page}: {file}"
+    if words[0] == "exec":
+        test_a_command_in_the_docs_is_taken(page, words[-1])
 
 
 def test_the_docs_are_not_empty() -> None:
