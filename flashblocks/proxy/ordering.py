@@ -278,7 +278,7 @@ class Ordering:
                 self.counters.equivocations += 1
                 del self._held[first.key]
                 continue
-            if not (skip or self.follows(first)):
+            if not skip and (not self.follows(first) or self._tail_may_come(first)):
                 break
             skip = False
             delivered.append(Deliver(self._take(first)))
@@ -286,6 +286,17 @@ class Ordering:
             self.counters.gaps_filled += 1  # what is left waits behind another gap, whose time begins now
             self._gap = None
         return delivered
+
+    def _tail_may_come(self, first: Arrival) -> bool:
+        """Tell whether a replay under way may still bring empty flashblocks of the block before `first`.
+
+        They leave the block's hash as it is, so the next block seems to follow. The replay is in order: it says by what
+        comes next in it. Nobody waits longer than for any gap.
+        """
+        last, gap = self.last, self._gap
+        if last is None or gap is None or first.number == last.number:
+            return False
+        return last.replay and not first.replay and not gap.answered
 
     def _take(self, arrival: Arrival) -> Arrival:
         del self._held[arrival.key]

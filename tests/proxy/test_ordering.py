@@ -1,6 +1,7 @@
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from flashblocks.proxy.ordering import Announce, Arrival, Ask, Deliver, Ordering, OrderSettings
 
@@ -159,8 +160,9 @@ def test_an_asked_upstream_may_answer_in_the_epoch_of_the_past():
     made = ordering(2)
     feed(made, arrival(7, 0, epoch=1), arrival(8, 0, epoch=2, upstream=1))
     assert feed(made, arrival(7, 1, epoch=1)) == []
-    answer = [arrival(7, 1, epoch=1, replay=True), arrival(7, 2, epoch=1, replay=True)]
-    assert feed(made, *answer) == [(7, 1), (7, 2), (8, 0)]
+    answer = [arrival(7, i, epoch=1, upstream=1, replay=True) for i in (1, 2)]
+    assert feed(made, *answer) == [(7, 1), (7, 2)]
+    assert feed(made, arrival(8, 0, epoch=1, upstream=1, replay=True)) == [(8, 0)]
 
 
 def test_epochs_never_fall_along_the_delivered_stream():
@@ -233,6 +235,26 @@ def test_a_stream_may_begin_where_it_is_told_to():
 
 
 UPSTREAMS = 3
+
+
+def test_empty_flashblocks_at_the_end_of_a_block_are_not_skipped_by_a_replay():
+    """They leave the hash as it is: after the replayed 7.1 the waiting 8.0 seems to follow at once."""
+    made = ordering()
+    full = [arrival(7, 0), arrival(7, 1, replay=True)]
+    empty = [replace(arrival(7, i, replay=True), block_hash=block_hash(7, 1)) for i in (2, 3)]
+    first = arrival(8, 0, parent=block_hash(7, 1))
+    assert feed(made, full[0], first) == [(7, 0), ("ask", 0, (7, 1))]
+    assert feed(made, full[1], *empty) == [(7, 1), (7, 2), (7, 3)]
+    assert feed(made, replace(first, replay=True)) == [(8, 0)]
+
+
+def test_a_replay_that_breaks_off_holds_the_next_block_up_no_longer_than_a_gap():
+    made = ordering(gap_wait_s=1.0)
+    first = arrival(8, 0, parent=block_hash(7, 1))
+    feed(made, arrival(7, 0), first)
+    assert feed(made, arrival(7, 1, replay=True), now=0.1) == [(7, 1)]
+    assert shorten(made.tick(0.5)) == []
+    assert shorten(made.tick(1.0)) == [(8, 0)]
 
 
 def test_a_tick_at_the_time_asked_for_never_asks_for_the_same_time_again():
