@@ -33,7 +33,7 @@ from flashblocks.wire.hexadecimal import WireError
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED
 from flashblocks.wire.jwt import TokenError, check_token, make_token
 
-CONNECT_S_MAX = 2.0
+CONNECT_S_MAX = 5.0
 CLOSE_S_MAX = 0.5
 RETRY_S_FIRST = 0.05
 RETRY_S_MAX = 0.5

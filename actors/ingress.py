@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from actors.outbox_journal import OutboxJournal
 from actors.rpc_client import RpcRefused, RpcUnknown
 from actors.rpc_server import CALLER, Caller, Probes, RpcServer
 from actors.sidecar import read_jwt_secret
+from actors.tasks import Tasks
 from flashblocks.execution.errors import InvalidTransaction
 from flashblocks.execution.transaction import Transaction
 from flashblocks.ingress import admission, handover
@@ -85,10 +86,9 @@ class Ingress:
         secret = read_jwt_secret(settings.jwt_secret_path)
         self._targets = {url: PoolTarget(url, self._on_link(url), secret) for url in settings.target_urls}
         self._waiting: dict[bytes, asyncio.Future[Refusal | None]] = {}
-        self._sending: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._flush: asyncio.TimerHandle | None = None
         self.admitting = 0  # transactions being taken in
-        self._bug: asyncio.Future[None] | None = None
         registry = CollectorRegistry()
         self._stages = component_stages("ingress", settings.name, settings.data_dir, registry)
         self._trace = SendTrace(self._stages, names.ADMIT)
@@ -126,7 +126,6 @@ class Ingress:
 
     async def start(self) -> None:
         """Bind and serve; targets and streams may come later."""
-        self._bug = asyncio.get_running_loop().create_future()
         await self.server.start()
         for target in self._targets.values():
             target.start()
@@ -135,22 +134,18 @@ class Ingress:
 
     async def run(self) -> None:
         """Tick, follow the chain, carry out decisions; ends only with our own bug."""
-        assert self._bug is not None
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._tick())
             tasks.create_task(self._chain.run())
-            tasks.create_task(self._wait_for_bug(self._bug))
+            tasks.create_task(self._tasks.wait())
 
     async def close(self) -> None:
         """Let go of everything; what waits for an answer gets none."""
+        await self._tasks.close()
         await self._chain.close()
         await self.server.close()
         if self._flush is not None:
             self._flush.cancel()
-        tasks = list(self._sending)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.gather(*(target.close() for target in self._targets.values()))
         if self._journal is not None:
             self._journal.close()
@@ -184,7 +179,7 @@ class Ingress:
         """What an rpc-node hands over on its link. Each is taken in, and answered, for itself."""
         link = CALLER.get()
         for each in transactions:
-            self._begin(self._take_one(each, link._replace(forwarded_for=each.caller), answer))
+            self._tasks.begin(self._take_one(each, link._replace(forwarded_for=each.caller), answer), "take")
 
     async def _take_one(self, each: Handed, caller: Caller, answer: Callable[[Sequence[Outcome]], None]) -> None:
         try:
@@ -350,7 +345,7 @@ class Ingress:
         for decision in decisions:
             match decision:
                 case Send():
-                    self._begin(self._send(decision))
+                    self._tasks.begin(self._send(decision), "send")
                 case Settled(tx_hash, refusal):
                     answer = self._waiting.get(tx_hash)
                     if answer is not None and not answer.done():
@@ -369,17 +364,6 @@ class Ingress:
     def _flush_now(self) -> None:
         self._flush = None
         self._carry_out(self._outbox.flush(time.monotonic()))
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._sending.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
-        error = None if task.cancelled() else task.exception()
-        if error is not None and self._bug is not None and not self._bug.done():
-            self._bug.set_exception(error)
 
     async def _send(self, send: Send) -> None:
         """One batch to one target, in order."""
@@ -402,6 +386,3 @@ class Ingress:
             self._carry_out(self._outbox.tick(time.monotonic()))
             if self._journal is not None and self._journal.wants_rewriting():
                 self._rewrite(self._journal)
-
-    async def _wait_for_bug(self, bug: asyncio.Future[None]) -> None:
-        await bug

@@ -17,6 +17,7 @@ from flashblocks.wire.jsonrpc import SERVER_ERROR
 from tracing.context import transaction_root
 
 ANSWER_S_MAX = 3.0
+LINK_ANSWER_S_MAX = 15.0  # the link tells of a death; who is only slow gets no work twice, and holds up nobody else
 
 
 class PoolTarget:
@@ -65,7 +66,7 @@ class PoolTarget:
 
     async def _over_link(self, transactions: Sequence[Transaction]) -> dict[bytes, Answer]:
         try:
-            async with asyncio.timeout(ANSWER_S_MAX):
+            async with asyncio.timeout(LINK_ANSWER_S_MAX):
                 outcomes = await self._link.hand_over([(tx.raw, tx.sender, "", True) for tx in transactions])
         except TimeoutError:
             await self._link.cut()
