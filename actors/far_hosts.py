@@ -53,7 +53,9 @@ class FarHosts:
             self._words, env=environment_for_joining(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._helper.stdout is not None
-        if self._helper.stdout.readline().strip() != READY:
+        while (line := self._helper.stdout.readline()).strip() not in (READY, ""):
+            pass
+        if line.strip() != READY:
             raise ConnectionError("Ray does not answer: the hosts' processes cannot be signalled")
         self._fetch_once()
         self._mirror.start()
@@ -77,7 +79,8 @@ class FarHosts:
         with self._turn:
             self._helper.stdin.write(f"{self._hosts[index - 1]} {pid} {int(number)}\n")
             self._helper.stdin.flush()
-            answered = self._helper.stdout.readline().strip()
+            while (answered := self._helper.stdout.readline().strip()) not in ("0", "1", ""):
+                pass  # Ray has something to say about its nodes
         if answered != "1":
             raise ProcessLookupError(f"no process {pid} of ours on {self._hosts[index - 1]}")
 

@@ -143,7 +143,7 @@ def leave(directory: RunDirectory, address: str = "") -> Left:
 
 
 def _read_left(done: subprocess.CompletedProcess[bytes]) -> Left:
-    lines = done.stdout.splitlines()
+    lines = [line for line in done.stdout.splitlines() if line.startswith(b"{")]  # Ray may print lines of its own
     if done.returncode == 0 and lines:
         return msgspec.convert(orjson.loads(lines[-1]), Left)
     said = done.stderr.decode(errors="replace").strip().splitlines()

@@ -22,8 +22,8 @@ from actors.joined_cluster import AGENT_PREFIX
 from actors.placement import PlacementError, read_hosts
 from actors.run_directory import RunDirectory
 
-FETCH_S_MAX = 15.0
-DELIVER_S_MAX = 15.0
+FETCH_S_MAX = 6.0  # the host that is gone does not answer at all
+DELIVER_S_MAX = 6.0
 RENEWED_S_MAX = 600.0
 POLL_S = 0.5
 

@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         for line in process.stdout:
+            if not line.startswith(b"{"):  # Ray has something to say about its nodes
+                continue
             event = orjson.loads(line)
             if event["event"] == "failed":
                 failed = event["error"]
