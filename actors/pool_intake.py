@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from actors.rpc_server import CALLER
 from flashblocks.execution.errors import InvalidTransaction
+from flashblocks.execution.keccak import keccak256
 from flashblocks.execution.pool import TransactionPool
 from flashblocks.execution.pool_rules import decode_for_pool
 from flashblocks.execution.transaction import Transaction, claim_sender
@@ -62,13 +63,13 @@ class PoolIntake:
 
     def _decode(self, handed: Handed, believe: bool) -> Transaction | str:
         """The transaction, or why it is none."""
+        known = self._pool.get(keccak256(handed.raw))
+        if known is not None:
+            return known  # sent again because no block has taken it yet: that must cost next to nothing
         try:
             tx = decode_for_pool(handed.raw, self._pool.limits.transaction_size_bytes_max)
         except InvalidTransaction as error:
             return str(error)
-        known = self._pool.get(tx.hash)
-        if known is not None:
-            return known
         if believe and handed.sender:
             claim_sender(tx, handed.sender)
         return tx
