@@ -6,7 +6,7 @@ from chaos.catalogue import Scene
 from chaos.expectation import Expect
 from tests.hosts.deployment import Deployment
 from tests.hosts.drilling import drilled
-from tests.hosts.host_faults import Partitioned, Slowed
+from tests.hosts.host_faults import KilledThere, Partitioned, Slowed
 
 pytestmark = [pytest.mark.hosts, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -46,3 +46,17 @@ async def test_half_the_hosts_are_far_away_and_lose_one_frame_in_a_hundred(
 
     result = await drilled(deployment, f"far away, leader {leader_is_far}", fault, expect=Expect.GOES_ON)
     assert result.verdict == "pass", result.violations
+
+
+async def test_the_leader_is_killed_while_all_hosts_are_far_apart(deployment: Deployment) -> None:
+    def fault(scene: Scene) -> KilledThere:
+        return KilledThere(deployment, scene, scene.leader, ["conductor"])
+
+    network = deployment.machines.network
+    network.slow_everywhere(0.05)
+    try:
+        result = await drilled(deployment, "leader killed, all 50 ms apart", fault, count=2)
+    finally:
+        network.heal()
+    assert result.verdict == "pass", result.violations
+    assert all(run.leader != run.new_leader for run in result.runs)
