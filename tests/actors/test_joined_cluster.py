@@ -1,4 +1,4 @@
-"""A cluster in a Ray that is not its own: three raylets of this machine, one group; ``down`` leaves Ray alone."""
+"""A cluster in a Ray that is not its own: four raylets of this machine, one group; ``down`` leaves Ray alone."""
 
 import json
 import os
@@ -20,7 +20,8 @@ from actors.run_directory import ROOT_VARIABLE, RunDirectory
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(500)]
 
-HEAD, SEQUENCER, EDGE = "127.0.0.1", "127.0.0.2", "127.0.0.3"
+HEAD, SEQUENCER, EDGE, SPARE = "127.0.0.1", "127.0.0.2", "127.0.0.3", "127.0.0.4"
+NODES = ((SEQUENCER, "sequencer"), (EDGE, "edge"), (SPARE, "sequencer"))
 WAIT_S_MAX = 120.0
 COMMAND_S_MAX = 240.0
 OFFSETS = range(300, 6000, 300)
@@ -44,12 +45,12 @@ def wait_until(condition: Callable[[], Any], what: str) -> Any:
 
 
 def free_offset() -> int:
-    """An offset at which three raylets find their pinned ports free; all of them bind to every address."""
+    """An offset at which four raylets find their pinned ports free; all of them bind to every address."""
     for offset in OFFSETS:
-        ports = [port + offset + 10 * node for node in range(3) for port in range(GCS_PORT, METRICS_PORT + 1)]
+        ports = [port + offset + 10 * node for node in range(4) for port in range(GCS_PORT, METRICS_PORT + 1)]
         if all(is_free("0.0.0.0", port) for port in ports):
             return offset
-    pytest.skip("no free ports for three raylets")
+    pytest.skip("no free ports for four raylets")
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def environment() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def ray_address(environment: Path) -> Iterator[str]:
-    """Ray with a head, a sequencer host and an edge host, all of them this machine."""
+    """Ray with a head, two sequencer hosts and an edge host, all of them this machine."""
     offset = free_offset()
     address = f"{HEAD}:{GCS_PORT + offset}"
     command("ray", "token")
@@ -77,14 +78,14 @@ def ray_address(environment: Path) -> Iterator[str]:
             *("ray", "start", "--head", "--node-address", HEAD),
             *("--port-offset", str(offset), "--temp-dir", str(environment / "r")),
         )
-        for place, (node, kind) in enumerate(((SEQUENCER, "sequencer"), (EDGE, "edge")), start=1):
+        for place, (node, kind) in enumerate(NODES, start=1):
             command(
                 *("ray", "start", "--head-address", address, "--node-address", node),
                 *("--port-offset", str(offset + 10 * place), "--resources", json.dumps({kind: 1})),
             )
         yield address
     finally:
-        for node in (EDGE, SEQUENCER, HEAD):
+        for node in (SPARE, EDGE, SEQUENCER, HEAD):
             command("ray", "stop", "--node-address", node)
 
 
@@ -97,7 +98,7 @@ def endpoints(ray_address: str) -> Iterator[dict[str, Any]]:
 
 
 def test_it_flows_and_says_where_everything_is(endpoints: dict[str, Any]) -> None:
-    assert [host["address"] for host in endpoints["hosts"]] == [SEQUENCER, EDGE]
+    assert [host["address"] for host in endpoints["hosts"]] == [SEQUENCER, EDGE]  # one group needs no more
     conductor = endpoints["groups"][0]["actors"]["conductor"]
     assert conductor["host"] == SEQUENCER
     assert conductor["rpc"] == f"http://{SEQUENCER}:8547"
@@ -124,6 +125,22 @@ def test_a_killed_component_comes_back_and_the_keeper_tells(endpoints: dict[str,
     wait_until(is_back, "the ingress did not come back")
 
 
+def test_another_host_takes_the_place_of_one_that_is_gone(endpoints: dict[str, Any]) -> None:
+    command("ray", "stop", "--node-address", SEQUENCER)
+    done = command("replace-host", "--name", NAME, SEQUENCER, SPARE)
+    assert f"{SPARE}: serves" in done.stdout
+
+    def flows() -> bool:
+        done = command("status", "--name", NAME, "--json", check=False)
+        found = orjson.loads(done.stdout)
+        addresses = [host["address"] for host in found["hosts"]]
+        return done.returncode == 0 and addresses == [SPARE, EDGE] and found["leader"]["active"]
+
+    wait_until(flows, "the chain does not go on")
+    conductor = orjson.loads(command("status", "--name", NAME, "--json").stdout)["groups"][0]["actors"]["conductor"]
+    assert conductor["rpc"] == f"http://{SPARE}:8547"
+
+
 def test_a_second_cluster_of_that_name_is_refused(endpoints: dict[str, Any], ray_address: str) -> None:
     done = command("up", "--address", ray_address, "--name", NAME, "--detach", check=False)
     assert done.returncode == 1
@@ -131,12 +148,14 @@ def test_a_second_cluster_of_that_name_is_refused(endpoints: dict[str, Any], ray
 
 
 def test_down_ends_its_own_and_leaves_ray(endpoints: dict[str, Any], ray_address: str) -> None:
+    before = orjson.loads(command("status", "--name", NAME, "--json").stdout)
     done = command("down", "--name", NAME)
     assert "Ray goes on" in done.stdout
     assert not RunDirectory(NAME).path.exists()
-    pids = [entry["pid"] for group in endpoints["groups"] for entry in group["actors"].values()]
+    pids = [entry["pid"] for group in before["groups"] for entry in group["actors"].values()]
+    assert all(pids)
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "components are left")
-    for node in (HEAD, SEQUENCER, EDGE):
+    for node in (HEAD, SPARE, EDGE):
         guard = GuardFiles(node).guard()
         assert guard is not None
         assert guard[1], f"Ray does not run on {node}"
