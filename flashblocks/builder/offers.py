@@ -163,4 +163,4 @@ def candidate_of(
 
 def estimated_da_bytes(tx: Transaction) -> int:
     """The transaction's share of an L1 batch in bytes, by Fjord's estimate; deposits are not in the batch."""
-    return 0 if tx.is_deposit else estimated_l1_size(tx.fastlz_size) // MILLION
+    return 0 if tx.is_deposit else estimated_l1_size(tx.fee_size) // MILLION
