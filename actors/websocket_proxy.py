@@ -32,6 +32,8 @@ from tracing import names
 from tracing.logs import Logger
 from tracing.stages import component_stages
 
+PATIENCE_POLL_S = 0.01
+
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Every option of a websocket-proxy; names and defaults of the original where it has them."""
@@ -375,15 +377,23 @@ class WebsocketProxy:
     # Subscriber side.
 
     async def _patience(self, query: Query) -> None:
-        """Let one who resumes right after our start wait a moment for the history."""
-        oldest = self._backlog.oldest
-        nothing_owed = query.start is None or (oldest is not None and query.start >= oldest)
-        if nothing_owed or self._history.done.is_set():
+        """Let one who resumes right after our start wait a moment: for the history, and until we are where it is."""
+        start, oldest = query.start, self._backlog.oldest
+        if start is None:
             return
         try:
-            await asyncio.wait_for(self._history.done.wait(), self._settings.resume_wait_ms / 1000)
+            async with asyncio.timeout(self._settings.resume_wait_ms / 1000):
+                if oldest is None or start < oldest:
+                    await self._history.done.wait()
+                while self._is_behind(start):  # noqa: ASYNC110 – seldom, and soon over
+                    await asyncio.sleep(PATIENCE_POLL_S)
         except TimeoutError:
             pass
+
+    def _is_behind(self, start: tuple[int, int]) -> bool:
+        """Whether what comes next here a subscriber has already that wants the stream from `start` on."""
+        wanted = self._ordering.wanted
+        return wanted is not None and wanted < start
 
     def _greeting(self, query: Query) -> tuple[list[Outgoing], AnnounceGapFrame | None]:
         if self._closing:

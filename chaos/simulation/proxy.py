@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from actors.websocket_proxy import PATIENCE_POLL_S
 from chaos.simulation.kernel import Event, Process
 from chaos.simulation.network import Connection, Link, Network
 from flashblocks.proxy.backlog import Backlog
@@ -110,10 +111,16 @@ class Proxy:
         """A subscriber gets the open block, or what it asked for – a moment later while the history is looked for."""
         self.process.spawn(self._greet(peer, start))
 
+    def _is_behind(self, start: tuple[int, int]) -> bool:
+        wanted = self._ordering.wanted
+        return wanted is not None and wanted < start
+
     async def _greet(self, peer: Connection, start: tuple[int, int] | None) -> None:
-        oldest = self._backlog.oldest
+        oldest, until = self._backlog.oldest, self.process.clock.now + RESUME_WAIT_S
         if start is not None and (oldest is None or start < oldest):
             await self._history.done.wait(RESUME_WAIT_S)
+        while start is not None and self._is_behind(start) and self.process.clock.now < until:
+            await self.process.sleep(PATIENCE_POLL_S)
         if peer.broken:
             return
         self._subscribers.append(peer)

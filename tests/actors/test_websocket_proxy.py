@@ -279,6 +279,18 @@ async def test_a_proxy_that_just_started_knows_the_blocks_before():
         await conductor.server.close()
 
 
+async def test_one_who_resumes_ahead_of_a_proxy_that_catches_up_is_told_nothing_twice():
+    async with Cluster() as cluster:
+        conductor = cluster.conductors[0]
+        conductor.publish(flashblock_frame(7, 0))
+        async with connect(cluster.url) as other, connect(cluster.url + "?from=7.2") as ahead:
+            assert place(await other.recv()) == (7, 0)
+            conductor.publish(flashblock_frame(7, 1))
+            assert place(await other.recv()) == (7, 1)
+            conductor.publish(flashblock_frame(7, 2))
+            assert place(await ahead.recv()) == (7, 2)
+
+
 async def test_a_slow_subscriber_is_closed_with_1013_and_can_resume():
     async with Cluster(message_buffer_size=2) as cluster, connect(cluster.url, max_size=None) as quick:
         # A subscriber whose buffers are full after a few messages, because nobody takes them out.
