@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,18 +108,23 @@ class Deployment:
         self.took_s["flashblocks up"] = time.monotonic() - began
 
     def down(self) -> None:
-        """`flashblocks down`: the system is gone, Ray stays."""
+        """`flashblocks down` on a host of the system – the head forgets it in a boot: the system is gone, Ray stays."""
         began = time.monotonic()
-        self.machines[HEAD].run("flashblocks", "down", "--name", NAME)
+        self.machines[EDGE].run("flashblocks", "down", "--name", NAME)
         self.took_s["flashblocks down"] = time.monotonic() - began
 
     def ray_down(self) -> None:
-        """Ends Ray everywhere; `ray down` itself ends only the head's where the hosts are listed by address."""
+        """End Ray everywhere: `ray down` ends the head's, which would start a worker's again, then each worker's."""
         began = time.monotonic()
-        for name in (*SEQUENCERS, EDGE, SPARE):
-            if self.machines[name].is_up:
-                self.machines[name].run("flashblocks", "ray", "stop")
         self._operate("ray", "down", "-y", "cluster.yaml")
+        stopping = [
+            (machine.name, subprocess.Popen(machine.inside("flashblocks", "ray", "stop"), stdout=subprocess.DEVNULL))
+            for machine in self.machines
+            if machine.name in (*SEQUENCERS, EDGE, SPARE) and machine.is_up
+        ]
+        failed = [name for name, process in stopping if process.wait(RAY_S_MAX) != 0]
+        if failed:
+            raise MachineError(f"flashblocks ray stop failed on {', '.join(failed)}")
         self.took_s["ray down"] = time.monotonic() - began
 
     def host_of(self, group: str) -> Machine:
