@@ -30,8 +30,8 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup  ## print the benchmarks as ratios (minutes)
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+bench: setup  ## print the benchmarks as ratios (minutes); benchmarks/hosts.py, as root, is one of its own
+	for file in $(filter-out benchmarks/hosts.py,$(wildcard benchmarks/*.py)); do $(BIN)/python $$file || exit 1; done
 
 drill: setup  ## kill the leader ten times and judge what subscribers saw
 	$(BIN)/flashblocks drill kill-leader --count 10
