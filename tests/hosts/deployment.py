@@ -108,9 +108,10 @@ class Deployment:
         self.took_s["flashblocks up"] = time.monotonic() - began
 
     def down(self) -> None:
-        """`flashblocks down` on a host of the system – the head forgets it in a boot: the system is gone, Ray stays."""
+        """`flashblocks down` where `up` ran; a head that was booted since forgot it, any host of the system did not."""
         began = time.monotonic()
-        self.machines[EDGE].run("flashblocks", "down", "--name", NAME)
+        remembers = self.machines[HEAD].is_up and own_files(self.machines[HEAD])
+        self.machines[HEAD if remembers else EDGE].run("flashblocks", "down", "--name", NAME)
         self.took_s["flashblocks down"] = time.monotonic() - began
 
     def ray_down(self) -> None:
