@@ -143,6 +143,7 @@ class TestLeadership:
             node.on_leadership(lambda leading, term, name=name: told.append((name, leading, term)))
         await group.start()
         leader = await group.leader()
+        await until(lambda: bool(told))
         assert told == [(leader.node_id, True, leader.term)]
         outcome = await leader.transfer_leadership(None, TIMEOUT_S)
         assert isinstance(outcome, Transferred)
@@ -257,7 +258,7 @@ class TestRestart:
         group.nodes["n1"].on_event(lambda event, replayed: told.append((type(event), replayed)))
         await group.start()
         await group.leader()
-        await until(lambda: all(node.ledger == before for node in group.nodes.values()))
+        await until(lambda: all(node.ledger == before for node in group.nodes.values()) and len(told) == 7)
         assert told == [(Claimed, True)] + [(Appended, True), (Sealed, True)] * 3
 
     async def test_a_node_that_was_away_catches_up_and_knows_old_from_new(self, make_group, until):
