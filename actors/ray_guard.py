@@ -27,6 +27,7 @@ import msgspec
 
 from actors.data_directory import write_private
 from actors.reaper import PR_SET_CHILD_SUBREAPER, descendants, end_descendants
+from actors.run_directory import is_locked
 
 ROOT = "~/.flashblocks"
 ESSENTIAL = ("raylet", "gcs_server")
@@ -63,18 +64,10 @@ class GuardFiles:
 
     def guard(self) -> tuple[int, bool] | None:
         """The pid of the living guard and whether Ray runs; None when there is none: the lock is the kernel's word."""
-        try:
-            descriptor = os.open(self.lock, os.O_RDWR)
-        except OSError:
+        if not is_locked(self.lock):
             return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            pid, state = (self.lock.read_text() or f"0 {STARTING}").split()
-            return int(pid), state == RUNNING
-        finally:
-            os.close(descriptor)
-        return None
+        pid, state = (self.lock.read_text() or f"0 {STARTING}").split()
+        return int(pid), state == RUNNING
 
     def take(self) -> int | None:
         """The descriptor of the lock, ours now; None when another guard has it."""

@@ -84,21 +84,26 @@ class RunDirectory:
         """
         if self.is_joined():
             return True
-        try:
-            descriptor = os.open(self.lock, os.O_RDWR)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return is_locked(self.lock)
 
     def remove(self) -> None:
         """Remove the directory, and the root with it when this was the last cluster."""
         remove_path(str(self.path))
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a living process holds this lock file: the kernel's word, which no crash outlives."""
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 class Claim:
