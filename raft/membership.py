@@ -19,6 +19,9 @@ from raft.settings import MEMBERS_MAX, RaftSettingsError, split_address
 MEMBERSHIP: Final = b"\x02"
 """First byte of a log entry that adds or removes a member."""
 
+GUESTS_MAY: Final = ("append_entries", "pre_vote", "request_vote")
+"""What is heard from a node that is no member by this node's log: it may lead, or stand, all the same."""
+
 
 class MemberChange(msgspec.Struct, frozen=True, array_like=True):
     """The member `node` has this "host:port" from now on, or is none any more (None)."""

@@ -34,7 +34,7 @@ from raft.elections import CANDIDATE, FOLLOWER, LEADER, PREVOTE_FAVOUR_S, PREVOT
 from raft.journal import REJOINING_FILE, SNAPSHOT_FILE, Journal, JournalDamaged
 from raft.ledger import Answer, Event, Ledger, SnapshotError, decode_command
 from raft.link import Poller
-from raft.membership import MEMBERSHIP, ChangeRefused, MemberChange, Membership, Overlay, encode_change
+from raft.membership import GUESTS_MAY, MEMBERSHIP, ChangeRefused, MemberChange, Membership, Overlay, encode_change
 from raft.replication import Message, PreVotes, repair_append, term_at, well_formed
 from raft.settings import RaftSettings, library_options
 from raft.snapshots import Snapshot, SnapshotHeader, SnapshotStore, keep_from
@@ -54,9 +54,6 @@ REGULAR: Final = b"\x00"
 
 STALL_S: Final = 0.1
 """If the thread was away for so long, received messages are read before an election is considered."""
-
-GUESTS_MAY: Final = ("append_entries", "pre_vote", "request_vote")
-"""What is heard from a node that is no member by this node's log: it may lead, or stand, all the same."""
 
 NEVER: Final = float("inf")
 
