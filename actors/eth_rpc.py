@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 
 from actors.rpc_server import Method
 from flashblocks.execution.access_list import create_access_list
@@ -33,9 +32,9 @@ from flashblocks.execution.rpc_arguments import (
     BlockName,
     LogFilter,
     address,
+    as_if,
     block_name,
     call_arguments,
-    header_overrides,
     log_filter,
     overrides,
     proof_keys,
@@ -250,19 +249,21 @@ class EthRpc:
     ) -> str:
         """Run a message on a block's state."""
         block, state = self.state_at(name)
-        header = msgspec.structs.replace(block.header, **header_overrides(block_overrides))
+        header = as_if(block.header, block_overrides)
         with _call_errors():
             result = call(self.client.spec, header, state, **self._message(block, arguments, state_overrides))
         if result.error is not None:
             raise revert_error(result.error, result.revert_data)
         return data(result.output)
 
-    async def estimate_gas(self, arguments: Any, name: Any = None, state_overrides: Any = None) -> str:
+    async def estimate_gas(
+        self, arguments: Any, name: Any = None, state_overrides: Any = None, block_overrides: Any = None
+    ) -> str:
         """The gas limit with which a message succeeds."""
         block, state = self.state_at(name)
         with _call_errors():
             message = self._message(block, arguments, state_overrides)
-            gas = estimate_gas(self.client.spec, block.header, state, **message)
+            gas = estimate_gas(self.client.spec, as_if(block.header, block_overrides), state, **message)
         return quantity(gas)
 
     async def create_access_list(self, arguments: Any, name: Any = None, state_overrides: Any = None) -> dict[str, Any]:

@@ -12,9 +12,18 @@ from actors.rpc_view import RpcView
 from flashblocks.execution.access_list import create_access_list
 from flashblocks.execution.calls import call, estimate_gas
 from flashblocks.execution.errors import CallReverted, InvalidTransaction
+from flashblocks.execution.header import Header
 from flashblocks.execution.reverts import revert_error
-from flashblocks.execution.rpc_arguments import LATEST, BlockName, block_name, call_arguments, overrides
+from flashblocks.execution.rpc_arguments import (
+    LATEST,
+    BlockName,
+    as_if,
+    block_name,
+    call_arguments,
+    overrides,
+)
 from flashblocks.execution.rpc_shapes import access_list_json
+from flashblocks.execution.state import WorldState
 from flashblocks.preconf.simulate import read_simulation, simulate
 from flashblocks.wire.hexadecimal import data, quantity
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, SERVER_ERROR, RpcError
@@ -63,22 +72,19 @@ class RpcCalls:
             "eth_simulateV1": self.simulate,
         }
 
-    async def call(self, message: Any, block: Any = None, state_overrides: Any = None, _blocks: Any = None) -> str:
+    async def call(
+        self, message: Any, block: Any = None, state_overrides: Any = None, block_overrides: Any = None
+    ) -> str:
         """eth_call: the output; code 3 with the revert data when the contract refuses."""
         header, state = self._view.state(block, LATEST)
-        arguments, changed = call_arguments(message), overrides(state_overrides)
-        hashes = self._view.block_hashes(header)
-        try:
-            result = await self._beside.run(
-                lambda: call(self._view.spec, header, state, **arguments, overrides=changed, block_hashes=hashes)
-            )
-        except InvalidTransaction as refused:
-            raise RpcError(SERVER_ERROR, str(refused)) from None
+        result = await self._run(call, header, state, message, state_overrides, block_overrides)
         if result.error is not None:
             raise revert_error(result.error, result.revert_data)
         return data(result.output)
 
-    async def estimate_gas(self, message: Any, block: Any = None, state_overrides: Any = None) -> str:
+    async def estimate_gas(
+        self, message: Any, block: Any = None, state_overrides: Any = None, block_overrides: Any = None
+    ) -> str:
         """eth_estimateGas on `pending`, which is what a transaction sent now will find.
 
         `latest` means `pending` too: libraries send it where the user said nothing, and an estimate that does not see
@@ -86,35 +92,37 @@ class RpcCalls:
         """
         name = block_name(block, PENDING)
         header, state = self._view.state_of(PENDING if name == LATEST else name)
-        arguments, changed = call_arguments(message), overrides(state_overrides)
-        hashes = self._view.block_hashes(header)
         try:
-            gas = await self._beside.run(
-                lambda: estimate_gas(
-                    self._view.spec, header, state, **arguments, overrides=changed, block_hashes=hashes
-                )
-            )
+            return quantity(await self._run(estimate_gas, header, state, message, state_overrides, block_overrides))
         except CallReverted as reverted:
             raise revert_error(str(reverted), reverted.revert_data) from None
-        except InvalidTransaction as refused:
-            raise RpcError(SERVER_ERROR, str(refused)) from None
-        return quantity(gas)
 
     async def create_access_list(self, message: Any, block: Any = None, state_overrides: Any = None) -> dict[str, Any]:
         """eth_createAccessList: what a message touches, and what it costs with that said before."""
         header, state = self._view.state(block, PENDING)
+        made = await self._run(create_access_list, header, state, message, state_overrides)
+        answer = {"accessList": access_list_json(made.access_list), "gasUsed": quantity(made.gas_used)}
+        return answer if made.error is None else {**answer, "error": made.error}
+
+    async def _run(
+        self,
+        work: Callable[..., T],
+        header: Header,
+        state: WorldState,
+        message: Any,
+        state_overrides: Any,
+        block_overrides: Any = None,
+    ) -> T:
+        """What `work` finds when it runs a message on a block, with what the caller pretends about it."""
         arguments, changed = call_arguments(message), overrides(state_overrides)
         hashes = self._view.block_hashes(header)
+        there = as_if(header, block_overrides)
         try:
-            made = await self._beside.run(
-                lambda: create_access_list(
-                    self._view.spec, header, state, **arguments, overrides=changed, block_hashes=hashes
-                )
+            return await self._beside.run(
+                lambda: work(self._view.spec, there, state, **arguments, overrides=changed, block_hashes=hashes)
             )
         except InvalidTransaction as refused:
             raise RpcError(SERVER_ERROR, str(refused)) from None
-        answer = {"accessList": access_list_json(made.access_list), "gasUsed": quantity(made.gas_used)}
-        return answer if made.error is None else {**answer, "error": made.error}
 
     async def simulate(self, request: Any, block: Any = None) -> list[dict[str, Any]]:
         """eth_simulateV1: blocks of calls on top of a block, the pending one included."""

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from flashblocks.execution.calls import AccountOverride
+from flashblocks.execution.header import Header
 from flashblocks.execution.keccak import keccak256
 from flashblocks.execution.proofs import STORAGE_KEYS_MAX
 from flashblocks.execution.receipt import Log
@@ -192,6 +193,11 @@ def header_overrides(value: Any) -> dict[str, Any]:
         field, read = _HEADER_FIELDS[name]
         fields[field] = read(given)
     return fields
+
+
+def as_if(header: Header, value: Any) -> Header:
+    """A block's header with block overrides in their place; raises WireError."""
+    return msgspec.structs.replace(header, **header_overrides(value))
 
 
 class LogFilter(msgspec.Struct, frozen=True):

@@ -21,14 +21,14 @@ from flashblocks.execution.open_block import NO_L1_PARAMETERS
 from flashblocks.execution.receipt import Log, Receipt, bloom_bits
 from flashblocks.execution.reverts import revert_error
 from flashblocks.execution.rlp import RlpItem, encode, minimal_bytes
-from flashblocks.execution.rpc_arguments import address, call_arguments, overrides
+from flashblocks.execution.rpc_arguments import call_arguments, header_overrides, overrides
 from flashblocks.execution.rpc_shapes import block_json, block_receipts_json
 from flashblocks.execution.state import WorldState
 from flashblocks.execution.system_calls import begin_block
 from flashblocks.execution.transact import Outcome, apply_transaction, call_unpaid, precompile_addresses
 from flashblocks.execution.transaction import Transaction, unsigned_transaction
 from flashblocks.execution.trie import ordered_root
-from flashblocks.wire.hexadecimal import WireError, data, to_bytes, to_int
+from flashblocks.wire.hexadecimal import WireError, data, to_int
 from flashblocks.wire.jsonrpc import EXECUTION_REVERTED, INVALID_PARAMS, RpcError
 
 BLOCKS_MAX = 256
@@ -88,29 +88,17 @@ def read_simulation(obj: Any) -> Simulation:
     return Simulation(blocks, *flags)
 
 
-_HEADER_FIELDS: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "number": ("number", to_int),
-    "time": ("timestamp", to_int),
-    "gasLimit": ("gas_limit", to_int),
-    "feeRecipient": ("fee_recipient", address),
-    "prevRandao": ("prev_randao", lambda value: to_bytes(value, 32)),
-    "baseFeePerGas": ("base_fee_per_gas", to_int),
-}
-
-
 def _read_block(obj: Any) -> SimulatedBlock:
     if not isinstance(obj, dict):
         raise WireError("blockStateCalls: expected objects")
-    header: dict[str, Any] = {}
-    for name, value in (obj.get("blockOverrides") or {}).items():
-        if name not in _HEADER_FIELDS:
-            raise WireError(f"blockOverrides: {name} is not supported")
-        field, read = _HEADER_FIELDS[name]
-        header[field] = read(value)
     calls = obj.get("calls") or []
     if not isinstance(calls, list):
         raise WireError("calls: expected an array")
-    return SimulatedBlock(header, overrides(obj.get("stateOverrides")) or {}, tuple(_read_call(call) for call in calls))
+    return SimulatedBlock(
+        header_overrides(obj.get("blockOverrides")),
+        overrides(obj.get("stateOverrides")) or {},
+        tuple(_read_call(call) for call in calls),
+    )
 
 
 def _read_call(obj: Any) -> SimulatedCall:

@@ -222,6 +222,17 @@ async def test_eth_call_on_pending_runs_in_the_pending_block(
     pending = await wallet.call("eth_getBlockByNumber", "pending", False)
     assert int(out[2:66], 16) == 1
     assert int(out[66:], 16) == int(pending["timestamp"], 16)
+    pretended = {"number": "0x1234", "time": hex(2**33)}
+    out = await wallet.call("eth_call", {"to": where}, "pending", {where: {"code": probe}}, pretended)
+    assert (int(out[2:66], 16), int(out[66:], 16)) == (0x1234, 2**33)
+    spends = {"to": where, "gas": "0xffff"}
+    early = "0x42" + "630000ffff" + "11" + "600b57" + "00" + "5b5f5ffd"  # reverts while TIMESTAMP < 0xffff
+    for method in ("eth_call", "eth_estimateGas"):
+        assert await wallet.call(method, spends, "pending", {where: {"code": early}})
+        with pytest.raises(RpcRefused, match="execution reverted"):
+            await wallet.call(method, spends, "pending", {where: {"code": early}}, {"time": "0x1"})
+    with pytest.raises(RpcRefused, match="withdrawals is not supported"):
+        await wallet.call("eth_call", spends, "pending", None, {"withdrawals": []})
     assert int(await wallet.call("eth_estimateGas", {"to": where, "value": "0x0"}), 16) == 21_000
     sequencer.flashblock(sequencer.forge.transfer(0, 0))
     await shown(node, 1, 1)

@@ -168,7 +168,7 @@ def test_movements_of_ether_are_shown_where_they_are_asked_for() -> None:
 
 
 def test_unknown_overrides_are_refused() -> None:
-    with pytest.raises(WireError, match="blockOverrides"):
+    with pytest.raises(WireError, match="block overrides: difficulty"):
         run({"blockOverrides": {"difficulty": "0x1"}})
     with pytest.raises(RpcError) as refused:
         read_simulation({"blockStateCalls": [{}] * 300})
