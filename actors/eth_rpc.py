@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-
 from actors.rpc_server import Method
 from flashblocks.execution.access_list import create_access_list
 from flashblocks.execution.calls import GAS_CAP_DEFAULT, call, estimate_gas
