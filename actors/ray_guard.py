@@ -82,6 +82,12 @@ class GuardFiles:
         return descriptor
 
 
+def guarded_addresses() -> list[str]:
+    """The addresses of this host on which a guard of this user keeps Ray running."""
+    locks = sorted(Path(ROOT).expanduser().glob("ray-*.lock"))
+    return [lock.stem.removeprefix("ray-") for lock in locks if is_locked(lock)]
+
+
 class Guard:
     """One guard: `run` returns when Ray was ended on purpose."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from actors.joined_starter import Left, NoToken, leave
+from actors.ray_guard import guarded_addresses
 from actors.run_directory import RunDirectory, all_runs
 from actors.starter import stop
 from cli.output import CommandError, note, say
@@ -35,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
             raise CommandError(f"several clusters are running; use --all, or --name with one of: {names}")
     if not runs:
         say("nothing is running")
+        if guarded_addresses():
+            say("a system on many hosts whose files this host has lost: flashblocks down --address auto [--name NAME]")
     for directory in runs:
         if directory.is_joined():
             _leave(directory)

@@ -1,11 +1,13 @@
 """The command line's door: help without loading anything, unknown commands, errors as one line."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from actors.ray_guard import GuardFiles
 from actors.run_directory import ROOT_VARIABLE
 from cli.main import COMMANDS, main
 
@@ -13,6 +15,7 @@ from cli.main import COMMANDS, main
 @pytest.fixture(autouse=True)
 def nothing_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ROOT_VARIABLE, str(tmp_path / "none"))
+    monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
@@ -59,6 +62,20 @@ def test_down_without_a_cluster_is_fine(capsys: pytest.CaptureFixture[str]) -> N
     assert main(["down"]) == 0
     assert main(["down", "--name", "other"]) == 0
     assert capsys.readouterr().out == "nothing is running\nother: was not running\n"
+
+
+def test_down_where_only_ray_is_left_says_how_to_end_a_system_whose_files_are_lost(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files = GuardFiles("192.0.2.7")
+    files.make_root()
+    lock = files.take()
+    assert lock is not None
+    assert main(["down"]) == 0
+    assert "flashblocks down --address auto" in capsys.readouterr().out
+    os.close(lock)
+    assert main(["down"]) == 0
+    assert capsys.readouterr().out == "nothing is running\n"
 
 
 @pytest.mark.parametrize(
