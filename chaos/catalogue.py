@@ -35,6 +35,7 @@ from chaos.faults import (
 from chaos.flood import Flood
 from chaos.outages import Failing, NotReady, RayProcessKilled
 from chaos.senders import Sender
+from chaos.signalling import elsewhere
 from chaos.target import DrillError, Target
 
 HALT_S = 8.0
@@ -224,7 +225,7 @@ def _networks() -> list[Drill]:
     def from_all(direction: str) -> Callable[[Scene], Fault]:
         return lambda scene: network.Cut(scene.target, [scene.leader], scene.followers, direction)
 
-    needs = (network.missing,)
+    needs = (elsewhere, network.missing)
     held = f"for {HANG_S:.0f} s"
     return [
         Drill(
@@ -368,24 +369,28 @@ def _machines() -> list[Drill]:
             title="the leader's conductor dies in the middle of writing a journal record",
             row="torn journal",
             fault=damage("torn journal", tear, ["conductor"]),
+            needs=(elsewhere,),
         ),
         Drill(
             name="altered-journal",
             title="the leader's conductor dies, and a byte in the middle of its journal is another one",
             row="torn journal: a damaged one is refused, the node rejoins from its peers",
             fault=damage("altered journal", alter, ["conductor"]),
+            needs=(elsewhere,),
         ),
         Drill(
             name="torn-chain",
             title="the leader's builder and fallback EL die in the middle of writing a block",
             row="torn chain store",
             fault=damage("torn chain store", tear, ["builder", "fallback-el"]),
+            needs=(elsewhere,),
         ),
         Drill(
             name="altered-chain",
             title="the leader's builder and fallback EL die, and a byte in the middle of their stores is another one",
             row="torn chain store: a damaged one is put aside, the chain is fetched from the others",
             fault=damage("altered chain store", alter, ["builder", "fallback-el"]),
+            needs=(elsewhere,),
         ),
         Drill(
             name="reset-follower",
@@ -393,6 +398,7 @@ def _machines() -> list[Drill]:
             row="outage: a reset node races to catch up",
             fault=lambda scene: Damage(scene.target, "wiped", victims(scene.some_followers(1), ACTORS), wipe),
             expect=Expect.UNNOTICED,
+            needs=(elsewhere,),
         ),
         Drill(
             name="follower-behind",
@@ -453,6 +459,7 @@ def _outages() -> list[Drill]:
             expect=Expect.UNNOTICED,
             ends_the_cluster=True,
             slow=True,
+            needs=(elsewhere,),
         ),
     ]
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from actors.far_hosts import FarHosts, is_far
 from actors.joined_starter import NoToken
 from actors.run_directory import RunDirectory
-from chaos.target import DrillError
+from chaos.target import DrillError, Target
 
 _far: list[FarHosts] = []  # the hosts of the cluster that is drilled, if it has any
 
@@ -44,3 +44,11 @@ def reaching(directory: RunDirectory) -> Iterator[RunDirectory]:
     finally:
         _far.remove(far)
         far.__exit__(None, None, None)
+
+
+def elsewhere(target: Target) -> str | None:
+    """Why the files and connections of the cluster's processes are out of reach; None when they are not."""
+    pids = [int(actor["pid"] or 0) for group in target.groups() for actor in group["actors"].values()]
+    if any(is_far(pid) for pid in pids):
+        return "it needs files or connections of processes that live on other hosts; signals and RPC reach those"
+    return None

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from actors.far_hosts import far_pid
 from chaos.catalogue import ALL, CATALOGUE, DRILLS, Scene, chosen
 from chaos.cli import UNUSABLE_STATUS, app
 from chaos.expectation import Expect
@@ -60,6 +61,20 @@ def test_a_small_cluster_is_refused_where_five_are_needed(target):
     target.endpoints_path.write_text(json.dumps(few))
     assert "needs 5 groups" in CATALOGUE["three-groups-dead"].missing(target)
     assert CATALOGUE["kill-group"].missing(target) is None
+
+
+def test_on_many_hosts_what_takes_more_than_signals_and_rpc_says_so(target):
+    endpoints = target.endpoints()
+    for number, group in enumerate(endpoints["groups"], start=1):
+        for actor in group["actors"].values():
+            actor["pid"] = far_pid(number, 100)
+    target.endpoints_path.write_text(json.dumps(endpoints))
+    for name in ("transfer", "kill-group", "hang-op-node", "two-groups-dead", "follower-behind", "flood"):
+        assert CATALOGUE[name].missing(target) is None
+    for name in ("partition-leader", "torn-journal", "altered-chain", "reset-follower", "kill-gcs"):
+        assert "live on other hosts" in CATALOGUE[name].missing(target)
+    for name in ("dies-before-append", "clock-ahead-all", "full-disk-leader"):
+        assert CATALOGUE[name].missing(target) is not None
 
 
 @pytest.mark.parametrize("drill", DRILLS, ids=lambda drill: drill.name)
