@@ -1,4 +1,4 @@
-"""Payloads into the ledger: the op-node's, and – after a disaster – those that went on without a majority."""
+"""Into the ledger: flashblocks, the op-node's payloads, and – after a disaster – what went on without a majority."""
 
 from __future__ import annotations
 
@@ -8,12 +8,44 @@ from actors.payload_backfill import PayloadBackfill
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope, envelope_to_bytes
 from flashblocks.wire.flashblock import decode_body
-from raft.commands import Accepted, Seal, SealBlock
+from flashblocks.wire.frames import FlashblockFrame
+from raft.commands import TRACE_CONTEXT_CHARACTERS_MAX, Accepted, Append, Appended, Seal, SealBlock
 from raft.ledger import LedgerView, OpenBlock
 from raft.node import RaftNode
 
 COMMIT_S_MAX = 1.0
 ADOPTED_BLOCKS_MAX = 4096
+
+
+def append_command(epoch: int, node: str, frame: FlashblockFrame) -> Append:
+    """A judged flashblock as a command of an epoch and its owner."""
+    return Append(
+        epoch=epoch,
+        node=node,
+        payload_id=frame.payload_id,
+        number=frame.number,
+        index=frame.index,
+        parent_hash=frame.parent_hash,
+        block_hash=frame.block_hash,
+        digest=frame.digest,
+        body=frame.body,
+        traceparent=frame.traceparent if len(frame.traceparent) <= TRACE_CONTEXT_CHARACTERS_MAX else "",
+    )
+
+
+def appended_frame(event: Appended) -> FlashblockFrame:
+    """What was committed, as it is published."""
+    return FlashblockFrame(
+        event.epoch,
+        event.number,
+        event.index,
+        event.payload_id,
+        event.parent_hash,
+        event.block_hash,
+        event.digest,
+        event.traceparent,
+        event.body,
+    )
 
 
 def seal_command(view: LedgerView, epoch: int, node: str, envelope: Envelope) -> Seal | SealBlock | None:

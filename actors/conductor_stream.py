@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from actors import fault_points
+from actors.conductor_commit import append_command, appended_frame
 from actors.conductor_trace import ConductorTrace
 from actors.fanout import Query
 from actors.frame_link import FrameClient, FrameServer
@@ -25,9 +26,7 @@ from flashblocks.wire.frames import (
     SealedFrame,
 )
 from raft.commands import (
-    TRACE_CONTEXT_CHARACTERS_MAX,
     Accepted,
-    Append,
     Appended,
     Claimed,
     Event,
@@ -96,17 +95,7 @@ class Stream:
             self._send(SealedFrame(event.number, event.block_hash))
 
     def _on_appended(self, event: Appended) -> None:
-        frame = FlashblockFrame(
-            event.epoch,
-            event.number,
-            event.index,
-            event.payload_id,
-            event.parent_hash,
-            event.block_hash,
-            event.digest,
-            event.traceparent,
-            event.body,
-        )
+        frame = appended_frame(event)
         began, published = time.time(), self.publisher.publishes(event.epoch, event.node)
         if published:
             fault_points.reach(fault_points.BEFORE_PUBLISH)
@@ -137,18 +126,7 @@ class Stream:
         task.add_done_callback(self._offers.discard)
 
     async def _propose(self, frame: FlashblockFrame, epoch: int) -> None:
-        command = Append(
-            epoch=epoch,
-            node=self._node,
-            payload_id=frame.payload_id,
-            number=frame.number,
-            index=frame.index,
-            parent_hash=frame.parent_hash,
-            block_hash=frame.block_hash,
-            digest=frame.digest,
-            body=frame.body,
-            traceparent=frame.traceparent if len(frame.traceparent) <= TRACE_CONTEXT_CHARACTERS_MAX else "",
-        )
+        command = append_command(epoch, self._node, frame)
         self._trace.offered(frame)
         fault_points.reach(fault_points.BEFORE_APPEND)
         outcome = await self._raft.propose(command, APPEND_S_MAX)

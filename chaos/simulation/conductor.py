@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from actors.conductor import CLAIM_RETRY_S, CLAIM_S_MAX, TICK_S, TRANSFER_S_MAX
-from actors.conductor_commit import COMMIT_S_MAX, seal_command
+from actors.conductor_commit import COMMIT_S_MAX, append_command, appended_frame, seal_command
 from actors.conductor_peers import ASK_INTERVAL_S as PEERS_INTERVAL_S
 from actors.conductor_peers import ASK_S_MAX as PEERS_S_MAX
 from actors.conductor_rpc import LEADER_REASONS, LEADERSHIP_LOST, MISMATCHES, NOT_LEADER
@@ -43,7 +43,7 @@ from flashblocks.wire.frames import (
     RefusedFrame,
     SealedFrame,
 )
-from raft.commands import Accepted, Append, Appended, Claim, Claimed, Event, Reason, Refused, Restored, Sealed
+from raft.commands import Accepted, Appended, Claim, Claimed, Event, Reason, Refused, Restored, Sealed
 from raft.node import Transferred
 from raft.view import SealedBlock
 
@@ -357,17 +357,7 @@ class Conductor:
             self._tell_leadership()
             self._tell_open_block()
         if isinstance(event, Appended):
-            frame = FlashblockFrame(
-                event.epoch,
-                event.number,
-                event.index,
-                event.payload_id,
-                event.parent_hash,
-                event.block_hash,
-                event.digest,
-                "",
-                event.body,
-            )
+            frame = appended_frame(event)
             if self.publisher.publishes(event.epoch, event.node):
                 self.on_stage(BEFORE_PUBLISH)
                 self._publish(frame)
@@ -391,17 +381,7 @@ class Conductor:
         self.process.spawn(self._propose(frame, epoch))
 
     async def _propose(self, frame: FlashblockFrame, epoch: int) -> None:
-        command = Append(
-            epoch=epoch,
-            node=self.name,
-            payload_id=frame.payload_id,
-            number=frame.number,
-            index=frame.index,
-            parent_hash=frame.parent_hash,
-            block_hash=frame.block_hash,
-            digest=frame.digest,
-            body=frame.body,
-        )
+        command = append_command(epoch, self.name, frame)
         self.on_stage(BEFORE_APPEND)
         outcome = await self.raft.propose(command, APPEND_S_MAX)
         if isinstance(outcome, Refused):

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 import structlog
 
-from actors.conductor_commit import Adoption, seal_command
+from actors.conductor_commit import Adoption, append_command, appended_frame, seal_command
+from flashblocks.conductor.publishing import open_frames
 from flashblocks.wire.engine import Envelope, envelope_to_bytes
-from raft.commands import Claim, Seal, SealBlock
+from raft.commands import TRACE_CONTEXT_CHARACTERS_MAX, Accepted, Appended, Claim, Seal, SealBlock
 from raft.node import RaftNode
 from raft.settings import RaftSettings
 from tests.actors.group_under_test import free_ports, until
@@ -20,6 +21,24 @@ def open_chain() -> Chain:
     chain.blocks(1)
     chain.flashblocks(2)
     return chain
+
+
+def test_a_frame_comes_out_of_the_ledger_as_it_went_in() -> None:
+    chain = open_chain()
+    frame = open_frames(chain.ledger.view)[1]
+    chain = Chain(epoch=3)
+    chain.blocks(1)
+    chain.flashblocks(1)
+    answer, events = chain.ledger.apply(append_command(3, NODE, frame))
+    assert isinstance(answer, Accepted)
+    assert [appended_frame(event) for event in events if isinstance(event, Appended)] == [frame]
+
+
+def test_a_trace_context_too_long_for_the_ledger_is_left_out() -> None:
+    frame = open_frames(open_chain().ledger.view)[1]
+    longest = "x" * TRACE_CONTEXT_CHARACTERS_MAX
+    for told, kept in ((longest, longest), (longest + "x", "")):
+        assert append_command(3, NODE, msgspec.structs.replace(frame, traceparent=told)).traceparent == kept
 
 
 def test_the_open_blocks_own_payload_is_sealed_by_reference() -> None:
