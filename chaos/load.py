@@ -34,7 +34,7 @@ MIXES = (TRANSFER, ERC20)
 SENDS_AT_ONCE_MAX = 4_096
 CONNECTIONS_MAX = 128
 SEND_S_MAX = 5.0
-SEND_TRIES_MAX = 40
+ASK_TRIES_MAX = 40
 RETRY_S = 0.25
 SEALED_POLL_S = 0.2
 RECONNECT_S = 0.1
@@ -136,7 +136,7 @@ class Load:
 
     async def _persist(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """Ask until answered: a drill starts its load while a cluster is being hurt."""
-        for _ in range(SEND_TRIES_MAX):
+        for _ in range(ASK_TRIES_MAX):
             with contextlib.suppress(RpcUnknown, RpcRefused):
                 return await call()
             await asyncio.sleep(RETRY_S)
@@ -205,10 +205,10 @@ class Load:
         transaction = keccak256(raw)
         trace = self._traces[transaction] = Trace(due)
         self._tell(Sent(time.time(), _hex(transaction)))
-        for _ in range(SEND_TRIES_MAX):
+        while True:
             try:
                 await self._hand_in(raw)
-            except RpcUnknown as error:  # it may be there or not: the same bytes again are harmless
+            except RpcUnknown as error:  # there or not: the same bytes again, or all later ones of the account wait
                 self._errors[_short(error)] += 1
                 await asyncio.sleep(RETRY_S)
                 continue
@@ -221,7 +221,6 @@ class Load:
             self._counts["sent"] += 1
             self._tell(Acknowledged(trace.sent, _hex(transaction)))
             return
-        self._counts["unknown"] += 1
 
     def _tell(self, event: Event) -> None:
         if self._record is not None:
@@ -281,15 +280,18 @@ class Load:
         for text in block["transactions"]:
             trace = self._traces.get(bytes.fromhex(text[2:]))
             if trace is not None:
+                self._counts["sealed"] += 1
                 trace.sealed, trace.number = at, self._sealed_up_to
                 self._tell(Included(at, text, self._sealed_up_to))
 
     async def _settle(self) -> None:
-        """Wait, boundedly, until all that was sent is sealed."""
-        deadline = time.monotonic() + SETTLE_S_MAX
+        """Wait until all that was sent is sealed, or until nothing more of it was for SETTLE_S_MAX."""
+        sealed, deadline = self._counts["sealed"], time.monotonic() + SETTLE_S_MAX
         while time.monotonic() < deadline:
             if not self._tasks and all(trace.sealed for trace in self._traces.values() if trace.sent):
                 return
+            if self._counts["sealed"] > sealed:
+                sealed, deadline = self._counts["sealed"], time.monotonic() + SETTLE_S_MAX
             await asyncio.sleep(SEALED_POLL_S)
 
     def _report(self, took_s: float) -> LoadReport:
@@ -300,7 +302,7 @@ class Load:
             due=self._counts["due"],
             sent=self._counts["sent"],
             refused=self._counts["refused"],
-            unknown=self._counts["unknown"],
+            unknown=self._counts["due"] - sum(self._counts[fate] for fate in ("sent", "refused", "not_sent_in_time")),
             not_sent_in_time=self._counts["not_sent_in_time"],
             preconfirmed=len(seen),
             sealed=len(sealed),
