@@ -1,7 +1,9 @@
 """cluster.yaml and its cloud variant: Ray accepts them, and they name what this repository has."""
 
+import json
 import re
 import tomllib
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +80,43 @@ def test_on_a_cloud_the_node_types_say_what_a_host_is_for() -> None:
     assert types["sequencer"]["resources"] == {"sequencer": 1}
     assert types["edge"]["resources"] == {"edge": 1}
     assert types["head"]["resources"] == {}
+
+
+def kuberay_groups() -> dict[str, Any]:
+    """Name → group of pods of the RayCluster for Kubernetes."""
+    spec = load("docs/kuberay.yaml")["spec"]
+    return {"head": spec["headGroupSpec"], **{group["groupName"]: group for group in spec["workerGroupSpecs"]}}
+
+
+@pytest.mark.parametrize("name", ["head", "sequencer", "edge"])
+def test_on_kubernetes_ray_is_started_as_flashblocks_ray_start_does_it(name: str) -> None:
+    from actors.ray_host import RayOptions, command, environment
+
+    group = kuberay_groups()[name]
+    head = name == "head"
+    options = RayOptions(address="192.0.2.7", head=head, head_address="" if head else "192.0.2.1")
+    ours = dict(word.removeprefix("--").split("=", 1) for word in command(options, "ray")[2:] if "=" in word)
+    for made_by_the_operator in ("address", "node-ip-address"):
+        ours.pop(made_by_the_operator, None)
+    theirs = dict(group["rayStartParams"])
+    resources = json.loads(json.loads(theirs.pop("resources", '"{}"')))
+    assert theirs == {key: value for key, value in ours.items() if key != "resources"}
+    assert resources == ({} if head else {name: 1})
+    (container,) = group["template"]["spec"]["containers"]
+    found = {each["name"]: each["value"] for each in container["env"]}
+    assert found == {key: value for key, value in environment(options).items() if key != "RAY_AUTH_MODE"}
+
+
+def test_on_kubernetes_every_host_has_its_nodes_address_and_keeps_its_data() -> None:
+    config = load("docs/kuberay.yaml")
+    assert config["spec"]["rayVersion"] == version("ray")
+    assert config["spec"]["authOptions"] == {"mode": "token"}
+    groups = kuberay_groups()
+    assert [groups[name]["replicas"] for name in ("sequencer", "edge")] == [5, 1]
+    for name, group in groups.items():
+        pod = group["template"]["spec"]
+        assert pod["hostNetwork"] is True
+        (apart,) = pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+        assert apart["labelSelector"]["matchLabels"].items() <= group["template"]["metadata"]["labels"].items()
+        mounts = pod["containers"][0].get("volumeMounts", [])
+        assert [mount["mountPath"] for mount in mounts] == ([] if name == "head" else ["/var/lib/flashblocks"])
