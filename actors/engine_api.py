@@ -158,10 +158,10 @@ class EngineApi:
         for name, wanted in (("safe", state.safe), ("finalized", state.finalized)):
             if wanted in (ZERO_HASH, state.head):
                 continue
-            block = chain.block(wanted)
-            if block is None:
+            number = chain.number_of(wanted)
+            if number is None:
                 raise UnknownBlock(f"{name} block not available in database")
-            if block.number > head.number or chain.ancestor_hashes(state.head)(block.number) != wanted:
+            if number > head.number or chain.ancestor_hashes(state.head)(number) != wanted:
                 raise UnknownBlock(f"{name} block not in canonical chain")
 
     async def get_payload_v3(self, payload: Any) -> dict[str, Any]:

@@ -23,6 +23,7 @@ BLOCKS_IN_MEMORY_MAX = 300  # per branch, counted from the head; more than the 2
 STATES_IN_MEMORY_MAX = 128  # per branch, counted from the head: how deep a reorg or an eth_call can reach
 INVALID_REMEMBERED_MAX = 64
 TRANSACTIONS_INDEXED_MAX = 200_000
+NUMBERS_REMEMBERED_MAX = 8
 
 ZERO_HASH = bytes(32)
 
@@ -99,6 +100,7 @@ class Chain:
         self._transactions: dict[bytes, bytes] = {}  # transaction hash → hash of its canonical block, oldest first
         self._older_transactions: dict[bytes, bytes] = {}  # the same below the first block, newest first
         self._invalid: dict[bytes, Imported] = {}
+        self._numbers: dict[bytes, int] = {}  # of old blocks that are asked for again and again: the finalized one
 
     # -- lookups
 
@@ -111,6 +113,20 @@ class Chain:
         if known is None and self.archive is not None:
             return self.archive.find(block_hash)
         return known
+
+    def number_of(self, block_hash: bytes) -> int | None:
+        """The height of a block on whatever branch, or None; what was asked for lately is not read from disk again."""
+        known = self._blocks.get(block_hash)
+        if known is not None:
+            return known.number
+        if block_hash not in self._numbers:
+            block = self.block(block_hash)
+            if block is None:
+                return None
+            if len(self._numbers) >= NUMBERS_REMEMBERED_MAX:
+                del self._numbers[next(iter(self._numbers))]
+            self._numbers[block_hash] = block.number
+        return self._numbers[block_hash]
 
     def state(self, block_hash: bytes) -> WorldState | None:
         """The state after the block, while it is recent; else None."""
@@ -142,13 +158,18 @@ class Chain:
         return None
 
     def ancestor_hashes(self, block_hash: bytes) -> Callable[[int], bytes | None]:
-        """The function behind BLOCKHASH for a child of this block: number → hash along its own branch."""
+        """The function behind BLOCKHASH for a child of this block: number → hash along its own branch.
+
+        It walks only as far as the canonical chain, whose hashes are in memory at any depth.
+        """
         known: dict[int, bytes] = {}
         walked = self.block(block_hash)
 
         def lookup(number: int) -> bytes | None:
             nonlocal walked
             while walked is not None and number not in known and walked.number >= number:
+                if self.is_canonical(walked):
+                    return self._canonical.get(number)
                 known[walked.number] = walked.hash
                 walked = self.block(walked.header.parent_hash)
             return known.get(number)

@@ -11,7 +11,9 @@ async def test_one_group_makes_blocks_out_of_flashblocks(tmp_path: Path) -> None
     async with cluster(tmp_path) as made:
         group = made.groups[0]
         raft = group.conductor.component.raft
-        await until(lambda: any(len(block.entries) > 3 for block in raft.ledger.sealed_blocks), "a block of flashblocks")
+        await until(
+            lambda: any(len(block.entries) > 3 for block in raft.ledger.sealed_blocks), "a block of flashblocks"
+        )
         block = next(block for block in raft.ledger.sealed_blocks if len(block.entries) > 3)
         assert not block.fallback
         assert group.boost.numbers[block.block_hash] == block.number

@@ -19,6 +19,7 @@ import pytest
 from actors import plain_payloads
 from actors.plain_payloads import BUILDS_MAX
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
+from flashblocks.execution import chain as chain_module
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.errors import InvalidBlock
 from flashblocks.execution.payloads import block_of, envelope_of
@@ -239,6 +240,26 @@ def forged(forge: Forge, envelope: Envelope, **fields: Any) -> Envelope:
         named = str(error).rsplit("0x", 1)[1]
         payload = replace(payload, block_hash=bytes.fromhex(named))
     return Envelope(envelope.parent_beacon_block_root, payload)
+
+
+async def test_a_finalized_block_that_is_long_past_is_read_from_disk_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finality is some minutes behind, and each forkchoice update names it: that must cost no walk through the log."""
+    monkeypatch.setattr(chain_module, "STATES_IN_MEMORY_MAX", 2)
+    monkeypatch.setattr(chain_module, "BLOCKS_IN_MEMORY_MAX", 3)
+    async with running(tmp_path, FORGE, data_dir=str(tmp_path / "data")) as (component, driver):
+        hashes = [(await driver.make_block()).payload.block_hash for _ in range(8)]
+        keeper, read = component.client.keeper, []
+        find = keeper.find
+        monkeypatch.setattr(keeper, "find", lambda block_hash: read.append(block_hash) or find(block_hash))
+        for _ in range(3):
+            answer = await driver.choose(hashes[7], safe=hashes[1])
+            assert answer["payloadStatus"]["status"] == "VALID"
+        assert read == [hashes[1]]
+        with pytest.raises(RpcRefused) as refused:
+            await driver.choose(hashes[6], safe=hashes[7])
+        assert refused.value.data == "safe block not in canonical chain"
 
 
 async def test_a_reorganisation_by_forkchoice_gives_transactions_back(tmp_path: Path) -> None:

@@ -119,6 +119,20 @@ def test_block_hashes_follow_the_branch_that_is_built_on(forge: Any) -> None:
     assert lookup(4) is None and lookup(-1) is None
 
 
+def test_block_hashes_below_the_blocks_in_memory_are_still_known(forge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chain_module, "STATES_IN_MEMORY_MAX", 2)
+    monkeypatch.setattr(chain_module, "BLOCKS_IN_MEMORY_MAX", 3)
+    chain = forge.chain()  # without an archive: nothing can be read back
+    blocks = imported(chain, forge.blocks(7))
+    side = imported(chain, forge.blocks(7, randao=8))
+    for block in blocks:
+        chain.set_head(block.hash)
+    assert chain.block(blocks[0].hash) is None
+    assert chain.ancestor_hashes(blocks[6].hash)(1) == blocks[0].hash
+    lookup = chain.ancestor_hashes(side[6].hash)
+    assert lookup(6) == side[5].hash and lookup(1) is None, "of its own branch, or nothing"
+
+
 def test_old_states_and_then_old_blocks_are_forgotten(forge: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain_module, "STATES_IN_MEMORY_MAX", 2)
     monkeypatch.setattr(chain_module, "BLOCKS_IN_MEMORY_MAX", 4)
