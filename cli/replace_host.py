@@ -10,28 +10,33 @@ import orjson
 
 from actors.joined_starter import NoToken, environment_for_joining
 from cli.output import CommandError, say
-from cli.running import add_name, find
+from cli.running import DEFAULT_NAME, add_name, find
 
 
 def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
     """Add the options."""
     add_name(parser)
+    parser.add_argument(
+        "--address",
+        metavar="RAY",
+        default=None,
+        help="a cluster whose files this host does not have (auto: its own Ray)",
+    )
     parser.add_argument("old", metavar="OLD", help="address of the host that is gone")
     parser.add_argument("new", metavar="NEW", help="address of the host that takes its place; Ray must run there")
 
 
 def run(options: argparse.Namespace) -> int:
     """Replace it and show how far it is; ends when everything has its new settings."""
-    directory = find(options.name)
-    state = directory.read_state()
-    if state is None or not state.ray_address:
-        raise CommandError(f"the cluster {directory.name!r} lives on this machine alone; it has no hosts to replace")
+    name, address = options.name or DEFAULT_NAME, options.address
+    if address is None:
+        name, address = _here(options.name)
     try:
         environment = environment_for_joining()
     except NoToken as error:
         raise CommandError(str(error)) from None
     words = [sys.executable, "-P", "-m", "actors.replace_host"]
-    words += [directory.name, state.ray_address, options.old, options.new]
+    words += [name, address, options.old, options.new]
     failed = ""
     with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
@@ -45,8 +50,17 @@ def run(options: argparse.Namespace) -> int:
                 say(text)
     if failed or process.returncode:
         raise CommandError(failed or f"the replacement was given up (status {process.returncode})")
-    say(f"{directory.name}: {options.new} has taken the place of {options.old}; put it into cluster.yaml as well")
+    say(f"{name}: {options.new} has taken the place of {options.old}; put it into cluster.yaml as well")
     return 0
+
+
+def _here(name: str | None) -> tuple[str, str]:
+    """Name and Ray address of the cluster whose files this host has."""
+    directory = find(name)
+    state = directory.read_state()
+    if state is None or not state.ray_address:
+        raise CommandError(f"the cluster {directory.name!r} lives on this machine alone; it has no hosts to replace")
+    return directory.name, state.ray_address
 
 
 def words_for(event: dict[str, object]) -> str:

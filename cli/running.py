@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from actors.data_directory import write_atomically
+from actors.ray_guard import guarded_addresses
 from actors.run_directory import RunDirectory, all_runs
 from cli.output import CommandError, note
 
@@ -35,7 +36,9 @@ def find(name: str | None) -> RunDirectory:
     if name in names:
         return running[names.index(name)]
     others = f"; running: {', '.join(names)}" if names else ""
-    raise CommandError(f"no cluster named {name!r} is running{others}; start one with: flashblocks up --name {name}")
+    hint = "; a host that was booted since has lost its files: ask another one" if guarded_addresses() else ""
+    text = f"no cluster named {name!r} is running{others}; start one with: flashblocks up --name {name}{hint}"
+    raise CommandError(text)
 
 
 def endpoints(run: RunDirectory) -> dict[str, Any]:

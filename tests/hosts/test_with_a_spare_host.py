@@ -27,7 +27,9 @@ async def test_another_host_takes_the_place_of_one_that_is_gone(deployment: Depl
         token.parent.mkdir(mode=0o700)
         shutil.copy(machines[OPERATOR].file(f"{HOME}/.ray/auth_token"), token)
         spare.run("flashblocks", "ray", "start", "--head-address", machines.address(HEAD))
-        machines[HEAD].run("flashblocks", "replace-host", "--name", NAME, lost.address, spare.address)
+        # With the address, as the head has lost the cluster's files when another test booted it.
+        words = ("flashblocks", "replace-host", "--name", NAME, "--address", "auto", lost.address, spare.address)
+        machines[HEAD].run(*words)
         for actor in ("conductor", "op-node", "rollup-boost", "builder", "fallback-el"):
             await target.wait_for_actor(group, actor, 0, LEVEL_S_MAX)
     finally:
