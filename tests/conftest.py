@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -20,6 +21,9 @@ UNHURRIED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("gate", derandomize=True, **UNHURRIED)
 settings.register_profile("explore", derandomize=False, **UNHURRIED)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started with `&`: what tests start would ignore Ctrl-C as well
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LEAK_GRACE_S = 2.0
 LOOP_TURNS_TO_END = 20  # a task that was cancelled a moment ago needs a few turns of the loop
