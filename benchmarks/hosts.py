@@ -34,13 +34,15 @@ from tests.hosts.drilling import drilled
 from tests.hosts.host_faults import KilledThere, Partitioned
 from tests.hosts.machines import Machines, missing
 from tests.hosts.raft_on_hosts import HostedCluster
+from tracing import names
+from tracing.stages import METRIC
 
 DELAYS_MS = (0.0, 5.0, 50.0)
 TPS = 10.0
 PULL_S = 3.0  # shorter than Ray needs to take the host for dead
 SETTLE_S_MAX = 60.0
 MEMBERS_SETTLE_S = 1.0
-BUCKET = re.compile(r'^flashblocks_stage_seconds_bucket\{le="([^"]+)",stage="commit"\} (\S+)', re.MULTILINE)
+BUCKET = re.compile(rf'^{METRIC}_bucket\{{le="([^"]+)",stage="{names.COMMIT}"\}} (\S+)', re.MULTILINE)
 
 
 async def commit_buckets(deployment: Deployment) -> dict[float, float]:
