@@ -288,18 +288,20 @@ async def test_no_tx_pool_is_the_execution_client_s_alone(tmp_path: Path) -> Non
 
 async def test_an_unreadable_payload_id_and_a_repeated_update_change_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
-        payload_id = await rig.open_block()
-        await until(lambda: len(rig.ledger.open) >= 2, "two are committed")
-        again = await rig.engine.start_build(ForkchoiceState(rig.head.hash, bytes(32), bytes(32)), rig.attributes())
-        assert again == payload_id
-        committed = len(rig.ledger.open)
-        await rig.wait_for_seal()
-        envelope = await rig.engine.get_payload(payload_id)
-        await rig.insert(envelope)
-        assert [one.index for one in rig.text] == list(range(len(rig.text))), (
-            "the block went on, and did not begin anew"
-        )
-        assert len(rig.text) >= committed
+        for _ in range(5):  # on a busy machine a block may have had its last flashblock when the update is repeated
+            before = len(rig.text)
+            payload_id = await rig.open_block()
+            await until(lambda: len(rig.ledger.open) >= 2, "two are committed")
+            again = await rig.engine.start_build(ForkchoiceState(rig.head.hash, bytes(32), bytes(32)), rig.attributes())
+            assert again == payload_id
+            committed = len(rig.ledger.open)
+            await rig.wait_for_seal()
+            await rig.insert(await rig.engine.get_payload(payload_id))
+            block = rig.text[before:]
+            assert [one.index for one in block] == list(range(len(block)))
+            if len(block) > committed:
+                break
+        assert len(block) > committed, "the block goes on"
 
 
 async def test_our_own_bug_ends_it_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
