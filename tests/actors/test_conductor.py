@@ -1,4 +1,5 @@
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ async def test_one_group_makes_blocks_out_of_flashblocks(tmp_path: Path) -> None
         )
         block = next(block for block in raft.ledger.sealed_blocks if len(block.entries) > 3)
         assert not block.fallback
+        await until(lambda: block.block_hash in group.boost.numbers, "the sealed block is inserted")
         assert group.boost.numbers[block.block_hash] == block.number
 
 
@@ -155,12 +157,12 @@ async def test_the_stream_stops_without_a_majority_and_resumes_with_it(tmp_path:
         await check(made, listener)
 
 
-async def test_the_operators_rpc_has_upstreams_names_and_shapes(tmp_path: Path) -> None:
-    async with cluster(tmp_path, 3) as made:
-        leader = await leader_of(made)
-        follower = next(group for group in made.groups if group is not leader)
-        await level(made)
+async def ask_the_operators_rpc(made: Cluster, leader: Group, follower: Group) -> None:
+    async with AsyncExitStack() as stack:
         at_leader, at_follower = leader.rpc(), follower.rpc()
+        stack.push_async_callback(at_leader.close)
+        stack.push_async_callback(at_follower.close)
+        await at_follower.call("conductor_overrideLeader", False)
         assert await at_leader.call("conductor_leader") is True
         assert await at_follower.call("conductor_leader") is False
         assert await at_follower.call("conductor_leaderWithID") == {
@@ -203,8 +205,23 @@ async def test_the_operators_rpc_has_upstreams_names_and_shapes(tmp_path: Path) 
             "conductor_transferLeaderToServer", follower.name, follower.settings.raft_peers[follower.name]
         )
         await until(lambda: follower.leads and follower.sequences, "the chosen one leads")
-        await at_leader.close()
-        await at_follower.close()
+
+
+async def test_the_operators_rpc_has_upstreams_names_and_shapes(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made:
+        for _ in range(5):  # a leader that is lost meanwhile, on a busy machine, makes the answers others
+            leader = await leader_of(made)
+            follower = next(group for group in made.groups if group is not leader)
+            await level(made)
+            epoch = leader.conductor.component.stream.publisher.epoch
+            try:
+                await ask_the_operators_rpc(made, leader, follower)
+            except (AssertionError, RpcRefused, pytest.fail.Exception):
+                if leader.conductor.component.stream.publisher.epoch == epoch:
+                    raise
+            else:
+                return
+        pytest.fail("no leader stayed for as long as the questions take")
 
 
 async def test_a_paused_conductor_leaves_its_op_node_alone(tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ async def test_no_tx_pool_is_the_execution_client_s_alone(tmp_path: Path) -> Non
 
 async def test_an_unreadable_payload_id_and_a_repeated_update_change_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as rig:
-        for _ in range(5):  # on a busy machine a block may have had its last flashblock when the update is repeated
+        for _ in range(5):  # the first block opens late in its slot: the repeat may come after its last flashblock
             before = len(rig.text)
             payload_id = await rig.open_block()
             await until(lambda: len(rig.ledger.open) >= 2, "two are committed")
