@@ -11,7 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import orjson
@@ -73,6 +73,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     request_size_bytes_max: int = REQUEST_SIZE_BYTES_MAX
     per_ip_rate: float = 5_000.0
     per_ip_burst: int = 10_000
+    metered_fee_percentile: Annotated[int, msgspec.Meta(ge=0, le=100)] = 50  # of `base_meteredPriorityFeePerGas`
 
 
 class RpcNode:
@@ -113,7 +114,9 @@ class RpcNode:
             {
                 **reads.methods(),
                 **RpcCalls(view, self._beside).methods(),
-                **RpcMetering(view, self._beside).methods(),
+                **RpcMetering(
+                    view, self._beside, settings.flashblock_time_ms, settings.metered_fee_percentile
+                ).methods(),
                 **self._sender.methods(),
                 **self._subscriber.methods(),
                 "web3_clientVersion": self._client_version,

@@ -293,6 +293,36 @@ async def test_metering(node: RpcNode, wallet: RpcClient, sequencer: OneSequence
             await wallet.call("base_meterBlockByNumber", unknown)
 
 
+async def test_the_metered_priority_fee_counts_flashblocks_and_sealed_blocks(
+    node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
+) -> None:
+    bundle = {"txs": [data(sequencer.forge.transfer(0, 3, value=7))]}
+    with pytest.raises(RpcRefused, match="no block to take fees from yet"):
+        await wallet.call("base_meteredPriorityFeePerGas", bundle)
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0, tip=50), sequencer.forge.transfer(0, 1, tip=70))
+    await shown(node, 1, 1)
+    await sequencer.seal()
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 2))
+    await shown(node, 2, 1)
+    answer = await wallet.call("base_meteredPriorityFeePerGas", bundle)
+    assert (answer["totalGasUsed"], answer["stateBlockNumber"], answer["stateFlashblockIndex"]) == (21_000, 2, 1)
+    assert (answer["priorityFee"], answer["blocksSampled"]) == ("0x1", 2)
+    assert answer["resourceEstimates"] == [
+        {
+            "resource": "gasUsed",
+            "thresholdPriorityFee": "0x1",
+            "recommendedPriorityFee": "0x1",
+            "cumulativeUsage": hex(21_000),  # of the open block: the median of two is the upper one
+            "thresholdTxCount": 1,
+            "totalTransactions": 1,
+        }
+    ]
+    with pytest.raises(RpcRefused, match="Bundle metering failed: nonce too high"):
+        await wallet.call("base_meteredPriorityFeePerGas", {"txs": [data(sequencer.forge.transfer(0, 9))]})
+
+
 async def test_sending_without_an_ingress_reaches_the_clients_pool(
     node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
 ) -> None:
