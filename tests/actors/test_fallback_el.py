@@ -1,14 +1,6 @@
-"""The fallback EL on real sockets: driven over the Engine API, judging flashblocks, killed and started again."""
+"""The fallback EL on real sockets: driven over the Engine API, judging flashblocks."""
 
-import asyncio
-import json
 import os
-import random
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +10,7 @@ import pytest
 
 from actors import plain_payloads
 from actors.plain_payloads import BUILDS_MAX
-from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
+from actors.rpc_client import RpcClient, RpcRefused
 from flashblocks.execution import chain as chain_module
 from flashblocks.execution.accounts import TEST_ACCOUNTS
 from flashblocks.execution.errors import InvalidBlock
@@ -31,8 +23,8 @@ from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.frames import PAYLOAD_PATH, decode_frame
 from flashblocks.wire.hexadecimal import data, to_bytes
 from flashblocks.wire.payload_id import payload_id
-from tests.actors.execution_driver import Driver, running, write_files
-from tests.actors.group_under_test import free_ports, until
+from tests.actors.execution_driver import running
+from tests.actors.group_under_test import until
 from tests.execution.forge import Forge
 from tracing import names
 from tracing.context import parse_frame_context, transaction_root
@@ -414,92 +406,3 @@ async def test_an_uncommitted_branch_does_not_stop_a_backfill(tmp_path: Path) ->
         await behind.choose(envelope.payload.block_hash)
         await until(lambda: second.client.chain.head.hash == envelope.payload.block_hash, "backfill")
         assert len(second.client.pool) == 1, "the transaction of the lost branch is back in the pool"
-
-
-@contextmanager
-def process(directory: Path, ports: list[int]) -> Iterator["subprocess.Popen[bytes]"]:
-    """A fallback EL as its own process with a data directory."""
-    values = {
-        "name": "sequencer-0",
-        "engine_port": ports[0],
-        "rpc_port": ports[1],
-        "data_dir": str(directory),
-        **write_files(directory, FORGE),
-    }
-    script = (
-        "import json, sys; from actors.process import run_component;"
-        "sys.exit(run_component('fallback-el', json.loads(sys.argv[1])))"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, json.dumps(values)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
-        stderr=subprocess.DEVNULL,
-    ) as running_process:
-        try:
-            yield running_process
-        finally:
-            running_process.kill()
-
-
-async def serving(driver: Driver) -> dict[str, Any]:
-    for _ in range(300):
-        try:
-            return await driver.head()
-        except Exception:
-            await asyncio.sleep(0.1)
-    raise AssertionError("the process does not serve")
-
-
-async def test_killed_and_started_again_it_stands_where_it_stood(tmp_path: Path) -> None:
-    ports = free_ports(2)
-    driver = Driver(FORGE, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
-    try:
-        with process(tmp_path, ports) as first:
-            await serving(driver)
-            for number in range(3):
-                await driver.send(FORGE.transfer(0, number))
-                envelope = await driver.make_block()
-            first.send_signal(signal.SIGKILL)
-            await asyncio.to_thread(first.wait)
-        with process(tmp_path, ports) as second:
-            head = await serving(driver)
-            assert (head["number"], head["hash"]) == ("0x3", data(envelope.payload.block_hash))
-            account = data(TEST_ACCOUNTS[0].address)
-            assert await driver.rpc.call("eth_getTransactionCount", account) == "0x3"
-            await driver.send(FORGE.transfer(0, 3))
-            assert len((await driver.make_block()).payload.transactions) == 2
-            second.send_signal(signal.SIGTERM)
-            assert await asyncio.to_thread(second.wait) == 0
-    finally:
-        await driver.close()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", range(3))
-async def test_a_kill_at_any_instant_loses_no_block_that_was_answered_valid(tmp_path: Path, seed: int) -> None:
-    ports = free_ports(2)
-    driver = Driver(FORGE, f"http://127.0.0.1:{ports[0]}", f"http://127.0.0.1:{ports[1]}")
-    valid = [data(GENESIS_HASH)]
-    rng = random.Random(seed)
-    try:
-        for _ in range(3):
-            with process(tmp_path, ports) as running_process:
-                assert (await serving(driver))["hash"] in valid[-2:]
-                killer = asyncio.get_running_loop().call_later(rng.uniform(0.05, 0.6), running_process.kill)
-                try:
-                    while True:
-                        head, attributes = await driver.next_attributes()
-                        begun = await driver.choose(head, attributes)
-                        envelope = await driver.payload(begun["payloadId"])
-                        assert (await driver.insert(envelope))["status"] == "VALID"
-                        valid.append(data(envelope.payload.block_hash))
-                        await driver.choose(envelope.payload.block_hash)
-                except RpcUnknown:
-                    killer.cancel()
-        with process(tmp_path, ports):
-            assert (await serving(driver))["hash"] in valid[-2:]
-            last = await driver.rpc.call("eth_getBlockByHash", valid[-1], False)
-            assert last is not None and int(last["number"], 16) == len(valid) - 1
-    finally:
-        await driver.close()

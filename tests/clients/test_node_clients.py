@@ -60,6 +60,7 @@ def test_viem_and_ethers(suite: Path, edge: LiveEdge) -> None:
     assert len(results) == 8
 
 
+@pytest.mark.slow  # the gate kills real leaders under both instead: tests/system/test_clients_on_system.py
 def test_neither_notices_a_dying_leader(suite: Path, edge: LiveEdge) -> None:
     edge.pause(1.5, every_s=4.0)
     results = run(suite, edge, rounds=8)

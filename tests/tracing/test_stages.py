@@ -1,69 +1,31 @@
-"""Stages, builds, sends, blocks and failovers: which spans they make, and that none is left without its root."""
+"""Stages, builds, sends and blocks: which spans they make, and that none is left without its root."""
 
 import random
-from collections import defaultdict
-from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from prometheus_client import CollectorRegistry
 
+from tests.tracing.stage_rig import Kept, Rig, hex_id
 from tracing import names
 from tracing.building import SAMPLED_PER_FLASHBLOCK_MAX, SLOW_POOL_WAIT_S, BuildTrace
-from tracing.conducting import BlockTrace, FailoverTrace
+from tracing.conducting import BlockTrace
 from tracing.context import (
     FrameContext,
     TraceRoot,
     block_root,
-    failover_root,
     parse_frame_context,
     root_of,
     transaction_root,
 )
-from tracing.otlp_json import spans_to_json
 from tracing.pending import PendingTrace
-from tracing.reading import Span, between_s, orphans, phases, root, shares, spans_of_jaeger, spans_of_otlp, trace
+from tracing.reading import orphans, root, trace
 from tracing.sending import ERRORS_PER_S_MAX, WAITING_S_MAX, SendTrace
 from tracing.stages import METRIC, Stages
 from tracing.tracer import Tracer, no_tracer
 
 PAYLOAD = b"\3" * 8
 HASHES = [bytes([number]) * 32 for number in range(1, 41)]
-
-
-class Kept(SpanExporter):
-    def __init__(self):
-        self.lines = []
-
-    def export(self, spans):
-        self.lines.append(spans_to_json(spans))
-        return SpanExportResult.SUCCESS
-
-
-class Rig:
-    """One tracer and what it recorded."""
-
-    def __init__(self, sampled_share=1.0):
-        self._kept = Kept()
-        self.registry = CollectorRegistry()
-        self.tracer = Tracer("test", "0", self._kept, sampled_share=sampled_share)
-        self.stages = Stages(self.tracer, self.registry)
-
-    def spans(self):
-        self.tracer.close()
-        return [span for line in self._kept.lines for span in spans_of_otlp(line)]
-
-    def traces(self):
-        found = defaultdict(list)
-        for span in self.spans():
-            found[span.trace_id].append(span)
-        return found
-
-
-def hex_id(context):
-    return f"{context.trace_id:032x}"
 
 
 def test_any_span_leads_to_the_root_of_its_trace():
@@ -366,186 +328,3 @@ def test_a_successor_tells_again_of_the_block_its_killed_leader_sealed_last():
     blocks.claimed(13.0)  # it was another one's death
     blocks.claimed(None)
     assert later.spans() == []
-
-
-def test_a_fallback_block_is_in_the_trace_that_the_op_node_names():
-    rig = Rig()
-    blocks = BlockTrace(rig.stages, 901, "a")
-    named = block_root(901, PAYLOAD)
-    blocks.sealing(7, named, 1.0, 2.9)
-    blocks.sealed(7, "a", None, b"\5" * 32, 3, 3.0)
-    whole = root(rig.traces()[hex_id(named)])
-    assert (whole.start, whole.end, whole.attributes[names.OUTCOME]) == (1.0, 3.0, "fallback")
-
-
-def test_a_failover_is_told_in_its_six_steps_without_a_gap():
-    rig = Rig()
-    failover = FailoverTrace(rig.stages, 901)
-    told = []
-    failover.on_finished = told.append
-    failover.committed(False, 7, 3, 10.0)
-    failover.elected(True, 10.2, 10.3)
-    failover.claimed(4, 10.35)
-    failover.starting(10.36)
-    failover.started(10.40)
-    failover.committed(True, 7, 4, 10.5)
-    failover.committed(True, 7, 5, 10.7)
-    spans = trace(rig.spans(), hex_id(failover_root(901, 4)))
-    whole, *steps = spans
-    assert (whole.start, whole.end, whole.attributes[names.CAUSE]) == (10.0, 10.5, "leader lost")
-    assert [step.name for step in steps] == [
-        names.DETECT,
-        names.ELECT,
-        names.CLAIM,
-        names.CATCH_UP,
-        names.RESUME,
-        names.FIRST_FLASHBLOCK,
-    ]
-    for earlier, later in pairwise(steps):
-        assert earlier.end == later.start
-    assert between_s(spans) < 1e-6
-    assert told == [
-        {
-            "epoch": 4,
-            "cause": "leader lost",
-            "block": 7,
-            "index": 4,
-            "took_ms": 500.0,
-            "steps_ms": {
-                "detect": 200.0,
-                "elect": 100.0,
-                "claim": 50.0,
-                "catch-up": 10.0,
-                "resume": 40.0,
-                "first flashblock": 100.0,
-            },
-            "trace_id": hex_id(failover_root(901, 4)),
-        }
-    ]
-
-
-def test_a_hand_over_and_a_first_leader_are_told_apart():
-    causes = []
-    for last_commit, noticed in ((10.0, None), (10.0, 2.0), (None, None)):  # the second: another one was lost before
-        rig = Rig()
-        failover = FailoverTrace(rig.stages, 901)
-        if last_commit is not None:
-            failover.committed(False, 7, 3, last_commit)
-        failover.elected(True, noticed, 10.3)
-        failover.claimed(4, 10.35)
-        failover.committed(True, 7, 4, 10.5)
-        causes.append(root(rig.spans()).attributes[names.CAUSE])
-    assert causes == ["transfer", "transfer", "start"]
-
-
-def test_leadership_lost_before_the_first_flashblock_is_no_failover():
-    rig = Rig()
-    failover = FailoverTrace(rig.stages, 901)
-    failover.elected(True, None, 10.3)
-    failover.claimed(4, 10.35)
-    failover.elected(False, None, 10.4)
-    failover.committed(False, 7, 4, 10.5)
-    assert rig.spans() == []
-
-
-def span(name, start, end, parent="r", span_id=None):
-    return Span(
-        trace_id="t", span_id=span_id or name, parent_id=parent, name=name, service="s", instance="i", start=start,
-        end=end, attributes={},
-    )  # fmt: skip
-
-
-def test_time_is_shared_out_and_the_rest_lies_between():
-    spans = [
-        span("whole", 0.0, 10.0, "", "r"),
-        span("a", 1.0, 3.0),
-        span("a", 2.0, 4.0, span_id="a2"),
-        span("b", 9, 11),
-    ]
-    assert [(share.stage, share.seconds, share.count, share.seconds_max) for share in shares(spans)] == [
-        ("a", 4.0, 2, 2.0),
-        ("b", 2.0, 1, 2.0),
-    ]
-    assert between_s(spans) == 6.0
-    assert [each.name for each in orphans([*spans, span("c", 1, 2, "gone")])] == ["c"]
-
-
-def test_phases_count_what_goes_on_at_once_once():
-    spans = [
-        span("whole", 0.0, 10.0, "", "r"),
-        span(names.POOL, 0.0, 3.0),
-        span(names.INCLUDE, 3.0, 3.5),
-        span(names.FAN_OUT, 5.0, 6.0),
-        span(names.FAN_OUT, 5.5, 7.0, span_id="f2"),
-        span(names.PRECONFIRM, 8.0, 8.5),
-    ]
-    assert phases(spans) == {"queue": 3.0, "build": 0.5, "fan-out": 2.5}
-    assert phases([span("failover", 0.0, 1.0, "", "r")]) == {}
-
-
-def test_jaegers_answer_reads_as_our_files_do():
-    answer = {
-        "data": [
-            {
-                "processes": {"p1": {"serviceName": "builder", "tags": [{"key": names.GROUP, "value": "sequencer-0"}]}},
-                "spans": [
-                    {
-                        "traceID": "ab",
-                        "spanID": "1",
-                        "operationName": "block",
-                        "processID": "p1",
-                        "startTime": 2_000_000,
-                        "duration": 500_000,
-                        "references": [],
-                        "tags": [{"key": "epoch", "value": 3}],
-                    },
-                    {
-                        "traceID": "ab",
-                        "spanID": "2",
-                        "operationName": "flashblock judge",
-                        "processID": "p1",
-                        "startTime": 2_100_000,
-                        "duration": 1_000,
-                        "references": [{"refType": "CHILD_OF", "traceID": "ab", "spanID": "1"}],
-                        "tags": [{"key": "error", "value": True}, {"key": names.OUTCOME, "value": "gap"}],
-                    },
-                ],
-            }
-        ]
-    }
-    whole, judge = spans_of_jaeger(answer)
-    assert (whole.service, whole.instance, whole.start, whole.end) == ("builder", "sequencer-0", 2.0, 2.5)
-    assert whole.attributes["epoch"] == 3
-    assert (judge.parent_id, judge.error) == (whole.span_id, "gap")
-
-
-def test_the_old_leader_tells_its_side_of_a_hand_over():
-    rig = Rig()
-    old, new = FailoverTrace(rig.stages, 901), FailoverTrace(rig.stages, 901)
-    for each in (old, new):
-        each.committed(each is old, 7, 3, 10.0)
-    old.handing_over(10.1)
-    old.elected(False, None, 10.2)
-    new.elected(True, None, 10.25)
-    for each in (old, new):
-        each.claimed(4, 10.3) if each is new else each.claimed_elsewhere(4, 10.3)
-    new.committed(True, 7, 4, 10.5)
-    spans = trace(rig.spans(), hex_id(failover_root(901, 4)))
-    assert not orphans(spans)
-    assert {(span.name, span.start, span.end) for span in spans} >= {
-        (names.DETECT, 10.0, 10.1),
-        (names.HAND_OVER, 10.1, 10.2),
-        (names.CLAIM, 10.25, 10.3),
-    }
-    assert [span.name for span in spans].count(names.DETECT) == 1
-
-
-def test_a_hand_over_that_failed_is_nobodys():
-    rig = Rig()
-    failover = FailoverTrace(rig.stages, 901)
-    failover.handing_over(10.1)
-    failover.claimed_elsewhere(4, 30.0)
-    failover.handing_over(40.0)
-    failover.elected(False, None, 41.0)
-    failover.claimed_elsewhere(5, 60.0)
-    assert rig.spans() == []
