@@ -26,7 +26,9 @@ from actors.engine_api import EngineApi
 from actors.engine_trace import traced_methods
 from actors.eth_rpc import EthRpc
 from actors.handover_link import HandoverPort
+from actors.operator_token import behind_token
 from actors.payload_source import PayloadSource
+from actors.pool_admin import PoolAdmin
 from actors.pool_intake import PoolIntake
 from actors.rpc_server import CALLER, Method, Probes, RpcServer
 from actors.sidecar import read_jwt_secret
@@ -134,10 +136,11 @@ class ExecutionClient:
         self.engine = EngineApi(self)
         self.eth = EthRpc(self)
         public = {**self.eth.methods(), **(rpc_methods or {})}
+        admin = PoolAdmin(self).methods()
         self.engine_server = RpcServer(
             options.engine_host or options.host,
             options.engine_port,
-            {**public, **traced_methods(self.stages, self.engine.methods()), **(engine_methods or {})},
+            {**public, **admin, **traced_methods(self.stages, self.engine.methods()), **(engine_methods or {})},
             name=f"{options.component} engine",
             log=log,
             jwt_secret=secret,
@@ -148,7 +151,7 @@ class ExecutionClient:
         self.rpc_server = RpcServer(
             options.host,
             options.rpc_port,
-            public,
+            {**public, **behind_token(secret, admin)},
             name=f"{options.component} rpc",
             log=log,
             links={handover.PATH: HandoverPort(intake.take, secret)},

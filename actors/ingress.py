@@ -18,8 +18,10 @@ import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from actors.handover_link import HandoverPort
+from actors.ingress_admin import IngressAdmin
 from actors.ingress_chain import IngressChain
 from actors.ingress_targets import PoolTarget
+from actors.operator_token import behind_token
 from actors.outbox_journal import OutboxJournal
 from actors.rpc_client import RpcRefused, RpcUnknown
 from actors.rpc_server import CALLER, Caller, Probes, RpcServer
@@ -85,6 +87,7 @@ class Ingress:
         self._per_sender = RateLimit(settings.per_sender_rate, settings.per_sender_burst)
         secret = read_jwt_secret(settings.jwt_secret_path)
         self._targets = {url: PoolTarget(url, self._on_link(url), secret) for url in settings.target_urls}
+        admin = IngressAdmin(self._outbox, tuple(self._targets.values()), self._carry_out, self._rewrite)
         self._waiting: dict[bytes, asyncio.Future[Refusal | None]] = {}
         self._tasks = Tasks()
         self._flush: asyncio.TimerHandle | None = None
@@ -114,6 +117,7 @@ class Ingress:
                 "ingress_nextNonce": self._next_nonce,
                 "ingress_getTransaction": self._get_transaction,
                 "flashblocks_status": self._status,
+                **behind_token(secret, admin.methods()),
             },
             name="ingress",
             log=log,
@@ -324,12 +328,16 @@ class Ingress:
             self._journal_errors.inc()
             self._log.error("journal: not written", error=str(error))
 
-    def _rewrite(self, journal: OutboxJournal) -> None:
+    def _rewrite(self) -> bool:
+        """Keep only what is held; whether that is written now."""
         late_s = time.time() - time.monotonic()
         try:
-            journal.rewrite((arrived + late_s, held.raw) for arrived, held in self._outbox.held())
+            if self._journal is not None:
+                self._journal.rewrite((arrived + late_s, held.raw) for arrived, held in self._outbox.held())
         except OSError as error:
             self._log.error("journal: not rewritten", error=str(error))
+            return False
+        return True
 
     # Carrying out ---------------------------------------------------------------------------------------------------
 
@@ -385,4 +393,4 @@ class Ingress:
             await asyncio.sleep(TICK_S)
             self._carry_out(self._outbox.tick(time.monotonic()))
             if self._journal is not None and self._journal.wants_rewriting():
-                self._rewrite(self._journal)
+                self._rewrite()

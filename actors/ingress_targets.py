@@ -32,6 +32,8 @@ class PoolTarget:
         self._on_change = on_change
         self._link = HandoverClient(url, self._changed, secret=secret)
         self._rpc = RpcClient(url, timeout_s=ANSWER_S_MAX)
+        self._admin = RpcClient(url, timeout_s=ANSWER_S_MAX, jwt_secret=secret)
+        self._sending = asyncio.Lock()
 
     @property
     def up(self) -> bool:
@@ -46,19 +48,32 @@ class PoolTarget:
         """Let go of the connections."""
         await self._link.close()
         await self._rpc.close()
+        await self._admin.close()
 
     async def send(self, transactions: Sequence[Transaction]) -> dict[bytes, Answer]:
         """Hand over in this order: the pool's answer per hash, without those it did not answer.
 
         Raises RpcUnknown or RpcRefused when it answered none.
         """
-        try:
-            answers = await (self._over_link if self._link.connected else self._over_rpc)(transactions)
-        except (RpcUnknown, RpcRefused):
-            self.answers = False
-            raise
+        async with self._sending:
+            try:
+                answers = await (self._over_link if self._link.connected else self._over_rpc)(transactions)
+            except (RpcUnknown, RpcRefused):
+                self.answers = False
+                raise
         self.answers = True
         return answers
+
+    async def administer(self, method: str, *params: Any) -> Any:
+        """An operator's call, with the token, once the batch on its way has arrived; RpcUnknown or RpcRefused.
+
+        Overtaking the batch would drop what is in it before it comes.
+        """
+        try:
+            async with asyncio.timeout(LINK_ANSWER_S_MAX), self._sending:
+                return await self._admin.call(method, *params)
+        except TimeoutError:
+            raise RpcUnknown("no answer") from None
 
     def _changed(self, up: bool) -> None:
         self.answers = self.answers and up

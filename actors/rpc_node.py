@@ -18,6 +18,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from actors.preconf_follower import PreconfFollower
+from actors.rpc_admin import RpcAdmin
 from actors.rpc_calls import Beside, RpcCalls
 from actors.rpc_client import RpcRefused, RpcUnknown
 from actors.rpc_metering import RpcMetering
@@ -107,6 +108,7 @@ class RpcNode:
         self._sender.trace = sends
         reads = RpcReads(view, self._sent, self._beside.run, self._sender.pool_nonce)
         self._subscriber = RpcSubscriber(reads, self._registry)
+        self._admin = RpcAdmin(view, self._sent, settings.ingress_urls or settings.execution_urls)
         self.follower.listeners.append(self._subscriber.event)
         self.server = RpcServer(
             settings.host,
@@ -118,6 +120,7 @@ class RpcNode:
                     view, self._beside, settings.flashblock_time_ms, settings.metered_fee_percentile
                 ).methods(),
                 **self._sender.methods(),
+                **self._admin.methods(),
                 **self._subscriber.methods(),
                 "web3_clientVersion": self._client_version,
                 "op_supportedCapabilities": self._capabilities,
@@ -150,6 +153,7 @@ class RpcNode:
         """Let go of everything."""
         await self.server.close()
         await self._sender.close()
+        await self._admin.close()
         self._beside.close()
         await self.follower.close()
         await asyncio.to_thread(self._stages.close)

@@ -45,12 +45,13 @@ Method = Callable[..., Awaitable[Any]]
 class Caller(NamedTuple):
     """Who is asking: the socket's address, and the X-Forwarded-For header as it came (only a trusted hop's counts).
 
-    `traceparent` is the W3C header as it came.
+    `traceparent` is the W3C header as it came, `authorization` the header that may carry a JWT.
     """
 
     address: str = ""
     forwarded_for: str = ""
     traceparent: str = ""
+    authorization: str = ""
 
 
 UNKNOWN_CALLER = Caller()
@@ -347,7 +348,8 @@ class RpcServer:
             except TokenError as error:
                 return web.Response(status=401, text=str(error))
         headers = request.headers
-        CALLER.set(Caller(request.remote or "", headers.get("X-Forwarded-For", ""), headers.get("traceparent", "")))
+        named = (headers.get(name, "") for name in ("X-Forwarded-For", "traceparent", "Authorization"))
+        CALLER.set(Caller(request.remote or "", *named))
         if self._cors and request.method == "OPTIONS":
             return web.Response(status=204, headers=self._cors_headers())
         response = await handler(request)

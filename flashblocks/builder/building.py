@@ -144,8 +144,8 @@ class Building:
             place = len(packing.included) if newcomer is None else _place_of(newcomer, packing.included)
             news = set() if packing.followers is None else packing.followers.news()
             for position, candidate in enumerate(packing.included[:place]):
-                if candidate.hash in news:
-                    place = position  # something wants to land behind it
+                if candidate.hash in news or candidate.hash in self._pool.unwanted:
+                    place = position  # something wants to land behind it, or the operator wants it gone
                     break
             if place < self._sealed_count:
                 self._sealed_mark = None  # the candidate is good, but the block does not lead to it any more

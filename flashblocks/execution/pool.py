@@ -62,6 +62,8 @@ class TransactionPool:
         self.revision = 0
         self.pending_state: Callable[[], WorldState | None] = lambda: None
         """The state after the flashblocks on top of the head, where somebody follows them."""
+        self.unwanted: set[bytes] = set()
+        """What was dropped for the operator since the head moved: a block that grows leaves it out again."""
         self._spec = spec
         self._by_hash: dict[bytes, Pooled] = {}
         self._queues: dict[bytes, Queue] = {}
@@ -137,6 +139,7 @@ class TransactionPool:
             self._remove(replaced)
         self._place(Pooled(tx, self.head.cost(tx), now, self._order, authorities))
         self._order += 1
+        self.unwanted.discard(tx.hash)
 
     def best(self, base_fee: int, nonce_of: Callable[[bytes], int]) -> "BestTransactions":
         """What pays most first, at `base_fee` (wei), each sender's by nonce from `nonce_of(sender)` on.
@@ -155,6 +158,7 @@ class TransactionPool:
         self.head = head
         self._heads_seen += 1
         self._cheapest = None
+        self.unwanted.clear()
         self.revision += 1
         sweep = self._heads_seen % EXPIRY_EVERY_HEADS == 0
         dropped: list[Transaction] = []
@@ -183,6 +187,12 @@ class TransactionPool:
         self._remove(pooled)
         return pooled.tx
 
+    def drop(self, hashes: Iterable[bytes]) -> list[Transaction]:
+        """Drop these because the operator wants them gone; returns those that were there."""
+        dropped = [tx for tx_hash in hashes if (tx := self.remove(tx_hash)) is not None]
+        self.unwanted.update(tx.hash for tx in dropped)
+        return dropped
+
     def check(self) -> None:
         """Assert what must hold after every step (for tests and simulators)."""
         queued = {pooled.tx.hash: pooled for queue in self._queues.values() for pooled in queue.values()}
@@ -194,6 +204,7 @@ class TransactionPool:
             assert self._costs[sender] == sum(pooled.cost for pooled in queue.values())
             assert all(pooled.tx.nonce == nonce and pooled.tx.sender == sender for nonce, pooled in queue.items())
         assert self._costs.keys() == self._queues.keys()
+        assert not self.unwanted & self._by_hash.keys()
         assert self._authorities == Counter(each for pooled in queued.values() for each in pooled.authorities)
         assert len(queued) <= self.limits.transactions_max
         assert self._size_bytes <= self.limits.size_bytes_max

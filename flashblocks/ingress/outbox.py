@@ -56,11 +56,14 @@ class Settled(msgspec.Struct, frozen=True):
     refusal: Refusal | None
 
 
+Reason = Literal["included", "expired", "refused", "replaced", "dropped"]
+
+
 class Forgotten(msgspec.Struct, frozen=True):
     """The outbox is done with a transaction."""
 
     hash: bytes
-    reason: Literal["included", "expired", "refused", "replaced"]
+    reason: Reason
 
 
 Decision = Send | Settled | Forgotten
@@ -219,6 +222,18 @@ class Outbox:
             return [Settled(tx_hash, None)]
         return [Settled(tx_hash, refusals[0]), *self._forget(tx_hash, "refused")]
 
+    def drop(self, hashes: Iterable[bytes]) -> list[Decision]:
+        """The operator wants these gone: they are sent no more. What a flashblock shows was promised, and stays."""
+        decisions: list[Decision] = []
+        for tx_hash in hashes:
+            entry = self._entries.get(tx_hash)
+            if entry is None or entry.included_in is not None:
+                continue
+            if not entry.settled:
+                decisions.append(Settled(tx_hash, Refusal(-32000, "dropped by the operator")))
+            decisions += self._forget(tx_hash, "dropped")
+        return decisions
+
     def tick(self, now: float) -> list[Decision]:
         """Time passed: expire, send again what no block took, retry targets that did not answer."""
         decisions: list[Decision] = []
@@ -245,6 +260,11 @@ class Outbox:
         """The transaction, while it is on its way."""
         entry = self._entries.get(tx_hash)
         return None if entry is None else entry.transaction
+
+    def queue(self, sender: bytes) -> list[bytes]:
+        """The hashes of one sender's transactions by nonce."""
+        queue = self._by_sender.get(sender, {})
+        return [queue[nonce] for nonce in sorted(queue)]
 
     def held(self) -> Iterator[tuple[float, Transaction]]:
         """Everything on its way, with the time of its arrival, in that order."""
@@ -337,7 +357,7 @@ class Outbox:
         entry.settled = False
         return []
 
-    def _forget(self, tx_hash: bytes, reason: Literal["included", "expired", "refused", "replaced"]) -> list[Decision]:
+    def _forget(self, tx_hash: bytes, reason: Reason) -> list[Decision]:
         entry = self._entries.pop(tx_hash, None)
         if entry is None:
             return []

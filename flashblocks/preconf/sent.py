@@ -39,6 +39,20 @@ class SentTransactions:
             if same_nonce is not None:
                 self._remove(same_nonce)
 
+    def forget(self, tx_hash: bytes) -> None:
+        """It was dropped: whatever asks for it finds nothing, and its nonce is free."""
+        if tx_hash in self._sent:
+            self._remove(tx_hash)
+
+    def queue(self, sender: bytes) -> list[bytes]:
+        """The hashes of one sender's transactions, by nonce."""
+        queue = self._nonces.get(sender, {})
+        return [queue[nonce] for nonce in sorted(queue)]
+
+    def hashes(self) -> list[bytes]:
+        """Of everything, oldest first."""
+        return list(self._sent)
+
     def get(self, tx_hash: bytes) -> Transaction | None:
         """The transaction, or None."""
         found = self._sent.get(tx_hash)

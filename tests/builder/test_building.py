@@ -200,6 +200,20 @@ def test_a_candidate_grows_and_a_better_payer_that_comes_later_takes_its_place(
     assert judge.apply(opening.flashblock).status == judge.apply(made.flashblock).status == "VALID"
 
 
+def test_what_the_operator_drops_leaves_the_candidate(opening: Made, pool: TransactionPool, sign: Sign) -> None:
+    first, stuck, last = sign(0, 0, tip=3 * 10**6), sign(1, 0, tip=2 * 10**6), sign(2, 0, tip=10**6)
+    for each in (first, stuck, last):
+        pool.add(each, now=0)
+    building = build(opening, pool)
+    grow(building)
+    assert building.seal().transactions == (first, stuck, last)
+    pool.drop((stuck.hash,))
+    grow(building)
+    assert building.seal().transactions == (first, last)
+    made = building.freeze()
+    assert made is not None and made.flashblock == finish(build(opening, pool)).flashblock
+
+
 def test_what_was_executed_after_the_last_sealing_is_not_in_what_is_published(
     opening: Made, pool: TransactionPool, sign: Sign, judge: PayloadFollower
 ) -> None:

@@ -331,6 +331,19 @@ def test_remove() -> None:
     pool.check()
 
 
+def test_what_the_operator_drops_is_unwanted_until_the_head_moves_or_it_is_sent_again() -> None:
+    pool = pool_of()
+    pool.add(signed(), 0.0)
+    pool.add(signed(1), 0.0)
+    assert pool.drop((signed().hash, b"unknown", signed(1).hash)) == [signed(), signed(1)]
+    assert len(pool) == 0 and pool.unwanted == {signed().hash, signed(1).hash}
+    pool.add(signed(), 1.0)
+    assert pool.unwanted == {signed(1).hash}
+    pool.check()
+    pool.set_head(pool.head, 2.0)
+    assert pool.unwanted == set()
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32), st.integers(3, 12))
 def test_any_history_keeps_the_invariants_and_the_order(seed: int, room: int) -> None:

@@ -185,6 +185,26 @@ def test_replacements_and_bounds() -> None:
     assert outbox.queued_cost(dear.sender, 1) == 21_000 * dear.max_fee_per_gas + 5
 
 
+def test_what_the_operator_drops_is_sent_no_more_and_who_waits_for_it_is_told() -> None:
+    outbox = Outbox(TARGETS, pace_s=0.0)
+    settled_one, waiting, shown = (transaction(0, nonce) for nonce in range(3))
+    for each in (settled_one, waiting, shown):
+        outbox.accept(0.0, each)
+    outbox.answered(0.1, "el-0", {settled_one.hash: None})
+    outbox.included(1, (shown.hash,))
+    assert outbox.queue(waiting.sender) == [settled_one.hash, waiting.hash, shown.hash]
+    assert outbox.drop((settled_one.hash, waiting.hash, shown.hash, b"unknown")) == [
+        Forgotten(settled_one.hash, "dropped"),
+        Settled(waiting.hash, Refusal(-32000, "dropped by the operator")),
+        Forgotten(waiting.hash, "dropped"),
+    ]
+    outbox.check()
+    assert outbox.next_nonce(waiting.sender, 0) == 0
+    assert sends(outbox.unanswered(5.0, "el-1")) == {}
+    assert sends(outbox.target_up(5.0, "builder-0")) == {}
+    assert sends(outbox.sealed(6.0, 1, ())) == {"el-1": (shown.hash,)}, "it was promised"
+
+
 class OutboxMachine(RuleBasedStateMachine):
     """Random senders, answers, restarts, blocks: the invariants hold; in the end every pool got every transaction."""
 
@@ -237,6 +257,16 @@ class OutboxMachine(RuleBasedStateMachine):
         if sealed:
             self.take(self.outbox.sealed(self.now, self.block, chosen))
         self.block += 1
+
+    @rule(data=st.data())
+    def operator_drops(self, data: st.DataObject) -> None:
+        known = sorted(self.outbox._entries)
+        chosen = data.draw(st.sets(st.sampled_from(known))) if known else set()
+        self.take(self.outbox.drop(chosen))
+        assert all(
+            self.outbox._entries[tx_hash].included_in is not None
+            for tx_hash in chosen & set(known) & set(self.outbox._entries)
+        )
 
     @rule(seconds=st.sampled_from([0.05, 0.3, 4.5]))
     def wait(self, seconds: float) -> None:

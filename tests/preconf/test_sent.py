@@ -53,3 +53,17 @@ def test_bounds_in_number_and_time() -> None:
     sent.add(transaction(9), 13.5)
     assert len(sent) == 2
     assert sent.get(transaction(4).hash) is not None
+
+
+def test_what_was_dropped_is_forgotten_and_its_nonce_is_free() -> None:
+    sent = SentTransactions()
+    first, second, third = (transaction(nonce) for nonce in (4, 5, 3))
+    for each in (first, second, third):
+        sent.add(each, 0.0)
+    assert sent.queue(ALICE.address) == [third.hash, first.hash, second.hash]
+    assert sent.hashes() == [first.hash, second.hash, third.hash]
+    sent.forget(first.hash)
+    sent.forget(first.hash)
+    assert sent.get(first.hash) is None
+    assert sent.next_nonce(ALICE.address, 3) == 4
+    assert sent.queue(b"\x11" * 20) == []
