@@ -82,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     healthcheck_safe_enabled: bool = False
     healthcheck_safe_interval_s: float = 1200.0
     healthcheck_min_peer_count: int = 1
-    healthcheck_silence_s_max: float = 1.0
+    healthcheck_silence_s_max: float = 0.75
     healthcheck_rollup_boost_partial_healthiness_tolerance_limit: int = 0
     healthcheck_rollup_boost_partial_healthiness_tolerance_interval_s: float = 0.0
 
