@@ -23,6 +23,7 @@ COMMANDS = {
     "watch": ("cli.watch", "the flashblock stream, one line per flashblock"),
     "leader": ("cli.leader", "show the leader, or hand the lead to another group"),
     "load": ("cli.load", "send transactions at a fixed rate and report latencies"),
+    "drop": ("cli.drop", "take a stuck transaction out of every pool, and send it no more"),
     "trace": ("cli.trace", "where the time of a transaction, block or failover went"),
     "metrics": ("cli.metrics", "every component's metrics as one, and targets for Prometheus"),
     "drill": ("chaos.cli", "break something on purpose and judge what subscribers saw"),
