@@ -1,12 +1,14 @@
 """One host of a cluster on many hosts: its files, the notes of its actors, its processes.
 
 A Ray actor without a component, pinned to its host.  The keeper delivers through it what the host needs – genesis,
-secrets, the order – and learns from it what runs there.  It decides nothing.
+secrets, the order – and learns from it what runs there.  The order lies beside the chain too, so a host that was booted
+has everything it needs without asking anybody.  It decides nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import signal
@@ -21,7 +23,7 @@ from actors.data_directory import CHAIN_FILE, write_private
 from actors.endpoints import ENDPOINTS_FILE
 from actors.free_ports import is_free
 from actors.host_book import HostReport
-from actors.join_order import ORDER_FILE
+from actors.join_order import ORDER_FILE, JoinOrder, newest
 from actors.plan import GENESIS_FILE, JWT_FILE, LOG_DIRECTORY, RAFT_PASSWORD_FILE
 from actors.reaper import remove_path
 from actors.run_directory import RunState
@@ -43,6 +45,8 @@ class HostAgent:
         self._run_dir = Path(run_dir)
         self._data_dir = Path(data_dir)
         self._marker = marker
+        self._order: JoinOrder | None = self._read_order()
+        self._restore()
 
     def prepare(self) -> str:
         """Make room for this run of the cluster; returns why that cannot be, or nothing.
@@ -69,21 +73,29 @@ class HostAgent:
     def fetch(self) -> dict[str, bytes]:
         """What the host has of the files every host needs, by name."""
         found = {}
-        for directory, names in ((self._data_dir, DATA_FILES), (self._run_dir, (ORDER_FILE,))):
-            for name in names:
-                try:
-                    found[name] = (directory / name).read_bytes()
-                except OSError:
-                    continue
+        for name in DATA_FILES:
+            try:
+                found[name] = (self._data_dir / name).read_bytes()
+            except OSError:
+                continue
+        if self._order is not None:
+            found[ORDER_FILE] = msgspec.json.encode(self._order)
         return found
 
     def deliver(self, files: Mapping[str, bytes]) -> None:
-        """Write the files, readable by their owner only, and say that they are there."""
-        reason = self.prepare()
+        """Write the files, readable by their owner only, and say that they are there.
+
+        Raises `RuntimeError` where that cannot be; a chain that lies here is never replaced by another one.
+        """
+        reason = self.prepare() or self._other_chain(files)
         if reason:
             raise RuntimeError(reason)
         for name, content in files.items():
             write_private((self._run_dir if name in RUN_FILES else self._data_dir) / name, content)
+        if ORDER_FILE in files:
+            # A boot empties /tmp: whoever has the chain shall know what to run, even when no other host comes back.
+            write_private(self._data_dir / ORDER_FILE, files[ORDER_FILE])
+            self._order = self._read_order()
         self._delivered.touch()
 
     def write_endpoints(self, content: bytes) -> None:
@@ -116,8 +128,10 @@ class HostAgent:
         state = self._read_state()
         if state is not None and state.marker == self._marker:
             if not state.temporary_data:
-                (self._data_dir / ENDPOINTS_FILE).unlink(missing_ok=True)
+                for name in (ENDPOINTS_FILE, ORDER_FILE):
+                    (self._data_dir / name).unlink(missing_ok=True)
             remove_path(str(self._run_dir))
+            self._order = None
 
     @property
     def _delivered(self) -> Path:
@@ -131,7 +145,43 @@ class HostAgent:
                 pid, serving = note
                 alive = is_alive(pid)
                 actors[path.name] = (pid if alive else 0, serving and alive)
-        return HostReport(agent_pid=os.getpid(), delivered=self._delivered.exists(), actors=actors)
+        return HostReport(
+            agent_pid=os.getpid(),
+            delivered=self._delivered.exists(),
+            order_version=self._order.version if self._order is not None else 0,
+            actors=actors,
+        )
+
+    def _other_chain(self, files: Mapping[str, bytes]) -> str:
+        for name in (GENESIS_FILE, CHAIN_FILE):
+            path = self._data_dir / name
+            if name in files and path.exists() and path.read_bytes() != files[name]:
+                return f"{path} is of another chain"
+        return ""
+
+    def _restore(self) -> None:
+        """After a boot: the run directory again, out of what lies beside the chain; nothing where that is not whole.
+
+        So the groups of a host go on when its agent does, be the keeper's own host back or not.
+        """
+        order = self._order
+        if order is None or self._delivered.exists():
+            return
+        if not all((self._data_dir / name).exists() for name in (GENESIS_FILE, CHAIN_FILE, JWT_FILE)):
+            return
+        files = {ORDER_FILE: msgspec.json.encode(order), STATE_FILE: msgspec.json.encode(order.state())}
+        with contextlib.suppress(OSError, RuntimeError):  # then the keeper delivers, and says what is wrong
+            self.deliver(files)
+
+    def _read_order(self) -> JoinOrder | None:
+        """The newest version of the order of this run that this host holds."""
+        found = []
+        for directory in (self._run_dir, self._data_dir):
+            try:
+                found.append(msgspec.json.decode((directory / ORDER_FILE).read_bytes(), type=JoinOrder))
+            except (OSError, msgspec.DecodeError):
+                continue
+        return newest(found, self._marker)
 
     def _read_state(self) -> RunState | None:
         try:

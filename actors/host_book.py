@@ -18,6 +18,7 @@ class HostReport(msgspec.Struct, frozen=True, kw_only=True):
 
     agent_pid: int
     delivered: bool
+    order_version: int = 0  # of the order it holds; 0: of this run none
     actors: dict[str, tuple[int, bool]]
     """By note name: the pid, 0 when the process is gone, and whether the component serves."""
 

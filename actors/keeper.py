@@ -11,7 +11,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from actors import data_directory
 from actors.endpoints import describe_hosts
 from actors.host_agent import DATA_FILES, STATE_FILE
 from actors.host_book import HostBook, HostReport, Told
-from actors.join_order import ORDER_FILE, JoinOrder, newest
+from actors.join_order import ORDER_FILE, JoinOrder
+from actors.keeper_start import newest_held, patience_s
 from actors.listening import sockets
 from actors.plan import RAFT_PASSWORD_FILE, ComponentPlan
 from actors.ports import KEEPER_PORT
@@ -31,11 +32,11 @@ from actors.rpc_server import RpcServer
 from actors.shell import settings_digest
 
 ENDPOINTS_PATH = "/endpoints.json"
-FIRST_ANSWER_S_MAX = 20.0  # how long a new keeper of a running cluster waits for hosts that may be gone
 START_S_MAX = 240.0
 LOOK_PATIENCE_S = 2.0
 SILENT_S_MAX = 5.0  # a host that has not answered for this long is called dead
 RETRY_S = 1.0
+FIRST_ANSWERS_POLL_S = 1.0
 SEND_S_MAX = 2.0
 INFO_S_MAX = 10.0
 RENEW_S_MAX = 120.0
@@ -59,6 +60,10 @@ class CannotStart(Exception):
     """The cluster cannot be started as ordered; the text says why."""
 
 
+class NewerOrder(Exception):
+    """A host holds a newer order than the one this keeper keeps; started again it takes that one."""
+
+
 class Keeper:
     """One keeper; see the module."""
 
@@ -73,6 +78,7 @@ class Keeper:
         self._server = self._make_server()
         self._agents: dict[str, Any] = {}
         self._handles: dict[str, Any] = {}
+        self._held: dict[str, dict[str, bytes]] = {}  # what the hosts said they hold, by address
         self._files: dict[str, bytes] = {}
         self._chain: dict[str, Any] = {}
         self._plan: list[ComponentPlan] = []
@@ -138,9 +144,9 @@ class Keeper:
         """Agents, files, actors: whatever of these is missing."""
         self._agents = await asyncio.to_thread(self._ensure_agents, self._order)
         held = await self._first_answers()
-        order = newest([_read_order(files) for files in held.values() if ORDER_FILE in files], self._order.marker)
+        order = newest_held(held, self._order.marker)
         if order is None:
-            await self._check_hosts()
+            await self._check_hosts(held)
         elif order.version > self._order.version:
             self._order = order
             self._agents = await asyncio.to_thread(self._ensure_agents, order)
@@ -149,7 +155,7 @@ class Keeper:
         self._tell("keeper-up", components=len(self._plan), address=self._address)
         self._files, self._chain = await asyncio.to_thread(complete_files, list(held.values()), self._order)
         self._tell("chain-prepared", **self._chain)
-        await asyncio.gather(*(self._deliver(address) for address in held))
+        await asyncio.gather(*(self._deliver(address) for address in held if address in self._agents))
         self._handles = await asyncio.to_thread(self._ray.JoinedCluster(self._order).ensure, self._plan)
         self._tell("actors-created", actors=len(self._plan))
 
@@ -160,36 +166,40 @@ class Keeper:
     async def _first_answers(self) -> dict[str, dict[str, bytes]]:
         """What the hosts hold, by address.
 
-        All of them must answer before secrets are made: made twice they would shut hosts out.  Where one of them
-        already has a complete order of this run, the others may be dead.
+        All of them must answer before secrets are made.  Where those that answered hold enough, the others may be dead:
+        `patience_s`.
         """
-        held: dict[str, dict[str, bytes]] = {}
+        held = self._held
+        began = time.monotonic()
 
         async def ask(address: str) -> None:
-            held[address] = await _answer(self._agents[address].fetch.remote())
+            while address not in held:
+                try:
+                    held[address] = await _answer(self._agents[address].fetch.remote())
+                except Exception as error:  # it died while it was asked, say; a host left out here might hold secrets
+                    self._log.warning("a host did not say what it holds", host=address, error=repr(error))
+                    await asyncio.sleep(RETRY_S)
             self._tell("host-up", address=address)
 
         asking = [asyncio.create_task(ask(address)) for address in self._agents]
         try:
             waiting: set[asyncio.Task[None]] = set(asking)
             while waiting:
-                _, waiting = await asyncio.wait(waiting, timeout=FIRST_ANSWER_S_MAX)
-                if any(self._is_of_this_run(files) for files in held.values()):
+                _, waiting = await asyncio.wait(waiting, timeout=FIRST_ANSWERS_POLL_S)
+                if waiting and time.monotonic() - began >= patience_s(held, self._order):
+                    self._tell("going-on-without", hosts=sorted(set(self._agents) - set(held)))
                     break
         finally:
             for task in asking:
                 task.cancel()
         return held
 
-    def _is_of_this_run(self, files: Mapping[str, bytes]) -> bool:
-        complete = all(name in files for name in (*DATA_FILES, ORDER_FILE))
-        return complete and _read_order(files).marker == self._order.marker
-
-    async def _check_hosts(self) -> None:
-        """Before the first start: can every host be used, are its ports free?"""
-        wanted: dict[str, list[tuple[str, int]]] = {address: [] for address in self._agents}
+    async def _check_hosts(self, answered: Collection[str]) -> None:
+        """Before the first start: can the hosts that answered be used, are their ports free?"""
+        wanted: dict[str, list[tuple[str, int]]] = {address: [] for address in answered}
         for each in self._order.plan():
-            wanted[each.host] += sockets(each)
+            if each.host in wanted:
+                wanted[each.host] += sockets(each)
 
         async def check(address: str) -> list[str]:
             agent = self._agents[address]
@@ -197,7 +207,7 @@ class Keeper:
             busy = await _answer(agent.busy.remote(wanted[address]))
             return [*([f"{address}: {reason}"] if reason else []), *(f"{each} is taken" for each in busy)]
 
-        found = await asyncio.gather(*(check(address) for address in self._agents))
+        found = await asyncio.gather(*(check(address) for address in wanted))
         problems = [problem for each in found for problem in each]
         if problems:
             raise CannotStart("; ".join(problems) + " (other ports: --port-offset)")
@@ -225,10 +235,14 @@ class Keeper:
                 answered, pending = pending, None
                 known, content = answered.result()
                 report = msgspec.json.decode(content, type=HostReport)
-                if not report.delivered:
+                if report.order_version > self._order.version:
+                    raise NewerOrder(f"{address} holds version {report.order_version}, this is {self._order.version}")
+                if not report.delivered or report.order_version < self._order.version:
                     await self._deliver(address)
                 self._on_report(address, report)
                 await self._send_endpoints(address)
+            except NewerOrder:
+                raise
             except Exception as error:
                 known = ""
                 self._on_silence(address, error)
@@ -333,16 +347,12 @@ class Keeper:
         self._log.info(event, **details)
 
     def _silent_hosts(self) -> str:
-        return ", ".join(address for address in self._agents if address not in self._book.answering) or "none"
+        return ", ".join(address for address in self._agents if address not in self._held) or "none"
 
 
 async def _answer(reference: Any) -> Any:
     """The result of a call to an agent, in bounded time once its actor runs."""
     return await asyncio.wait_for(asyncio.wrap_future(reference.future()), START_S_MAX)
-
-
-def _read_order(files: Mapping[str, bytes]) -> JoinOrder:
-    return msgspec.json.decode(files[ORDER_FILE], type=JoinOrder)
 
 
 def _without_password(files: Mapping[str, bytes]) -> dict[str, bytes]:
