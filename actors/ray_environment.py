@@ -8,10 +8,13 @@ from pathlib import Path
 GCS_ABSENT_S_MAX = 7 * 24 * 3600
 TOKEN_PATH_DEFAULT = "~/.ray/auth_token"  # Ray's own
 
+# Hosts and pods differ in the last number of their Python (3.11.2, 3.11.9); Ray would refuse them for that.
+PYTHON_MATCH = {"RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL": "minor"}
+
 
 def joining_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """The environment of a program that joins a running Ray: what is set, and token authentication unless refused."""
-    return {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", **environment}
+    return {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", **PYTHON_MATCH, **environment}
 
 
 def ray_environment(workers: int, token_path: Path) -> dict[str, str]:

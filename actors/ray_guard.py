@@ -26,6 +26,8 @@ from typing import Any
 import msgspec
 
 from actors.data_directory import write_private
+from actors.open_files import raise_limit
+from actors.ray_host import shown
 from actors.reaper import PR_SET_CHILD_SUBREAPER, descendants, end_descendants
 from actors.run_directory import is_locked
 
@@ -37,6 +39,7 @@ START_S_MAX = 120.0
 STOP_S_MAX = 15.0
 POLL_S = 0.2
 PRIVATE_MODE = 0o600
+PRIVATE_DIRECTORY_MODE = 0o700
 STARTING, RUNNING = "starting", "running"
 
 
@@ -59,8 +62,15 @@ class GuardFiles:
         self.log = root / f"ray-{address}.log"
 
     def make_root(self) -> None:
-        """The root exists."""
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """The root exists, and nobody else can look into it: a virtual environment may have been there first."""
+        self.root.mkdir(mode=PRIVATE_DIRECTORY_MODE, parents=True, exist_ok=True)
+        self.root.chmod(PRIVATE_DIRECTORY_MODE)
+
+    def open_log(self) -> int:
+        """A descriptor to append to the log, which its owner alone can read."""
+        descriptor = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE_MODE)
+        os.fchmod(descriptor, PRIVATE_MODE)  # of an older version's, too
+        return descriptor
 
     def guard(self) -> tuple[int, bool] | None:
         """The pid of the living guard and whether Ray runs; None when there is none: the lock is the kernel's word."""
@@ -99,6 +109,7 @@ class Guard:
     def run(self) -> None:
         """Start Ray, for ever."""
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        raise_limit()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         while not self._stopping:
@@ -117,7 +128,7 @@ class Guard:
 
     def _start(self) -> bool:
         """Run the command; whether Ray runs now."""
-        _say(" ".join(self._order.command))
+        _say(shown(self._order.command))
         environment = {**os.environ, **self._order.environment}
         try:
             starting = subprocess.Popen(self._order.command, env=environment, stdin=subprocess.DEVNULL)
@@ -202,7 +213,8 @@ def _say(text: str) -> None:
 def launch(files: GuardFiles, order: GuardOrder) -> subprocess.Popen[bytes]:
     """Start a guard in the background."""
     _write_order(files, order)
-    with open(files.log, "ab") as log:
+    log = files.open_log()
+    try:
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "actors.ray_guard", str(files.order)],
             stdin=subprocess.DEVNULL,
@@ -210,12 +222,26 @@ def launch(files: GuardFiles, order: GuardOrder) -> subprocess.Popen[bytes]:
             stderr=log,
             start_new_session=True,
         )
+    finally:
+        os.close(log)
 
 
-def become(files: GuardFiles, order: GuardOrder) -> None:
-    """Be the guard, in the foreground."""
-    _write_order(files, order)
-    main([str(files.order)])
+def become(files: GuardFiles, order: GuardOrder) -> int:
+    """Be the guard, in the foreground; another guard that lives is waited for.
+
+    Returns 0 when Ray was ended on purpose, by that other guard too: a guard that ended in order leaves no order
+    behind; whose order still lies there was killed, and its place is taken.
+    """
+    while True:
+        if files.guard() is not None:
+            _say("another guard keeps Ray running here; waiting for its end")
+            while files.guard() is not None:
+                time.sleep(POLL_S)
+            if not files.order.exists():
+                return 0
+        _write_order(files, order)
+        if main([str(files.order)]) == 0:
+            return 0
 
 
 def _write_order(files: GuardFiles, order: GuardOrder) -> None:

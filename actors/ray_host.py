@@ -6,13 +6,15 @@ Pure: command line and environment out of options.  `actors.ray_guard` runs them
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import shlex
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
 from actors.placement import EDGE, SEQUENCER
+from actors.ray_environment import PYTHON_MATCH
 
 GCS_PORT = 6379
 NODE_MANAGER_PORT = 6380
@@ -26,6 +28,7 @@ AUTOSCALER_METRICS_PORT = 44217  # Ray's own, fixed
 WORKER_PORT_FIRST = 20_000
 WORKER_PORT_LAST = 20_999
 OBJECT_STORE_BYTES = 80 * 1024 * 1024  # Ray's own minimum: no data of ours goes through it
+REDIS_PASSWORD_FLAG = "--redis-password="  # Ray takes it in no other way, and so does its GCS
 CPUS = 1  # so many workers are started ahead; our actors ask for none
 
 # A killed raylet is noticed after FAILURES · PERIOD = 20 s, a silent host after FAILURES · (PERIOD + TIMEOUT) = 60 s.
@@ -37,6 +40,9 @@ HEALTH_CHECK_TIMEOUT_MS = 4_000
 HEALTH_CHECK_FAILURES = 10
 # For so long a host and its actors go on without Ray's head; Ray's own 60 s would end every actor of the cluster.
 HEAD_ABSENT_S_MAX = 7 * 24 * 3600
+
+LOG_BYTES_MAX = 50 * 1024 * 1024
+LOG_BACKUPS = 2
 
 
 class RayOptionsError(ValueError):
@@ -109,7 +115,7 @@ def command(options: RayOptions, ray: str) -> list[str]:
         "--include-dashboard=false",
         f"--ray-client-server-port={CLIENT_PORT + offset}",  # Ray opens it in any case
         *([f"--autoscaling-config={options.autoscaling_config}"] if options.autoscaling_config else []),
-        *([f"--redis-password={options.redis_password}"] if options.redis_password else []),
+        *([REDIS_PASSWORD_FLAG + options.redis_password] if options.redis_password else []),
         *([f"--temp-dir={options.temporary}"] if options.temporary else []),
     ]
     joining = [f"--address={gcs_address(options.head_address, offset)}"]
@@ -132,6 +138,11 @@ def command(options: RayOptions, ray: str) -> list[str]:
     ]
 
 
+def shown(words: Sequence[str]) -> str:
+    """A command line for logs and eyes, without the password in it."""
+    return shlex.join(REDIS_PASSWORD_FLAG + "***" if word.startswith(REDIS_PASSWORD_FLAG) else word for word in words)
+
+
 def gcs_address(head_address: str, offset: int = 0) -> str:
     """``host:port`` of the head, the port being the pinned one where none is given."""
     return head_address if ":" in head_address else f"{head_address}:{GCS_PORT + offset}"
@@ -152,6 +163,10 @@ def environment(options: RayOptions) -> dict[str, str]:
         # Ray runs workers at nice 15; a sequencer that yields to every other process misses its slots.
         "RAY_worker_niceness": "0",
         "RAY_DEDUP_LOGS": "0",
+        # Ray's own logs, per process: it keeps the last 150 MB of each instead of 3 GB.
+        "RAY_ROTATION_MAX_BYTES": str(LOG_BYTES_MAX),
+        "RAY_ROTATION_BACKUP_COUNT": str(LOG_BACKUPS),
+        **PYTHON_MATCH,
     }
     kind, _, rest = options.gcs_storage.partition(":")
     if kind == "rocksdb":

@@ -95,10 +95,12 @@ class ComponentActor:
             time.sleep(DELIVERY_POLL_S)
         spare_imports()
         from actors.fault_points import fit_dials
+        from actors.open_files import raise_limit
         from actors.process import display_name
         from tracing.logs import forward_standard_library, get_logger
 
         fit_dials()
+        raise_limit()
         group = int(self._settings.get("group", 0))
         name = display_name(self._component_name)
         log = get_logger(name, group, log_dir=Path(self._log_dir), level=self._log_level)

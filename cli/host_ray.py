@@ -18,7 +18,7 @@ from pathlib import Path
 
 from actors.ray_environment import TOKEN_PATH_DEFAULT
 from actors.ray_guard import GuardFiles, GuardOrder, become, launch
-from actors.ray_host import RayOptions, RayOptionsError, command, environment, gcs_address, ports, resources_of
+from actors.ray_host import RayOptions, RayOptionsError, command, environment, gcs_address, ports, resources_of, shown
 from cli.output import CommandError, note, say, say_json
 
 STARTED_S_MAX = 90.0
@@ -91,18 +91,17 @@ def _start(options: argparse.Namespace) -> int:
     if options.dry_run:
         for name, value in order.environment.items():
             say(f"{name}={shlex.quote(value)}")
-        say(shlex.join(order.command))
+        say(shown(order.command))
         return 0
     if not token_path().is_file():
         raise CommandError(f"there is no token at {token_path()}; make one on one host: flashblocks ray token")
     files = GuardFiles(wanted.address)
     if options.restart:
         _end_guard(files)
+    if options.foreground:
+        return become(files, order)
     if files.guard() is not None:
         return _wait_until_running(files, wanted.address)
-    if options.foreground:
-        become(files, order)
-        return 0
     return _start_guard(files, order, wanted.address)
 
 

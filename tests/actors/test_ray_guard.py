@@ -6,7 +6,9 @@ Ray is played by a script that leaves a process called ``raylet`` behind, as ``r
 import os
 import shutil
 import signal
+import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -87,6 +89,56 @@ def test_a_second_guard_of_the_same_host_leaves_the_first_alone(guarded: Guarded
     second: subprocess.Popen[bytes] = launch(guarded.files, order)
     assert second.wait(WAIT_S_MAX) == 1
     assert guarded.is_running()
+
+
+def waiting_in_the_foreground(guarded: Guarded) -> subprocess.Popen[bytes]:
+    """A second guard in the foreground, as a unit of systemd starts it, that has seen the first one."""
+    script = f"""
+import sys
+from pathlib import Path
+from actors.ray_guard import GuardFiles, GuardOrder, become
+order = GuardOrder(command=[{str(guarded.starts.with_name("ray"))!r}], environment={{}})
+sys.exit(become(GuardFiles("10.0.0.11"), order))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert b"another guard" in process.stdout.readline()
+    return process
+
+
+def test_a_unit_waits_for_the_guard_that_is_there_and_ends_with_it(guarded: Guarded) -> None:
+    with waiting_in_the_foreground(guarded) as unit:
+        guarded.process.terminate()
+        assert guarded.process.wait(WAIT_S_MAX) == 0
+        assert unit.wait(WAIT_S_MAX) == 0
+    assert guarded.starts.read_text().count("started") == 1
+
+
+def test_a_unit_takes_the_place_of_a_guard_that_was_killed(guarded: Guarded) -> None:
+    raylet = guarded.raylet()
+    with waiting_in_the_foreground(guarded) as unit:
+        guarded.process.kill()
+        guarded.process.wait(WAIT_S_MAX)
+        os.kill(raylet, signal.SIGKILL)  # what systemd or a boot does to what a killed guard leaves
+        wait_until(lambda: guarded.files.guard() == (unit.pid, True))
+        unit.terminate()
+        assert unit.wait(WAIT_S_MAX) == 0
+    assert guarded.starts.read_text().count("started") == 2
+
+
+def test_its_log_is_private_and_has_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files = GuardFiles("10.0.0.11")
+    files.root.mkdir(mode=0o755)  # as python3 -m venv makes it
+    files.log.write_text("an older version's\n")
+    files.log.chmod(0o644)
+    order = GuardOrder(command=["/bin/false", "--redis-password=s3cret"], environment={}, again=False)
+    assert launch(files, order).wait(WAIT_S_MAX) == 0
+    said = files.log.read_text()
+    assert "/bin/false '--redis-password=" in said
+    assert "s3cret" not in said
+    assert stat.S_IMODE(files.log.stat().st_mode) == 0o600
+    assert stat.S_IMODE(files.root.stat().st_mode) == 0o700
 
 
 def test_a_head_without_a_storage_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from actors.ray_host import RayOptions, RayOptionsError, command, environment, ports, resources_of
+from actors.ray_environment import joining_environment
+from actors.ray_host import RayOptions, RayOptionsError, command, environment, ports, resources_of, shown
 
 
 def options(**changes: object) -> RayOptions:
@@ -23,6 +24,14 @@ def test_the_head_offers_nothing_to_our_actors() -> None:
     assert "--autoscaling-config=/root/c.yaml" in words
 
 
+def test_the_redis_password_reaches_ray_and_no_log() -> None:
+    words = command(options(head=True, head_address="", redis_password="s3cret"), "ray")
+    assert "--redis-password=s3cret" in words
+    assert "s3cret" not in shown(words)
+    assert "--redis-password=" in shown(words)
+    assert shown(["ray", "start", "--resources={}"]) == "ray start '--resources={}'"
+
+
 def test_every_port_of_the_table_is_pinned_by_the_command() -> None:
     words = command(options(head=True, head_address="", port_offset=100), "ray")
     for each in ports(100):
@@ -36,6 +45,20 @@ def test_ray_asks_for_the_token_and_survives_the_absence_of_its_head() -> None:
     assert found["RAY_AUTH_MODE"] == "token"
     assert int(found["RAY_gcs_rpc_server_reconnect_timeout_s"]) > 24 * 3600
     assert "RAY_gcs_storage" not in found
+
+
+@pytest.mark.cluster  # imports Ray; starts nothing
+def test_hosts_may_differ_in_the_last_number_of_their_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray._private.utils import check_version_info, compute_version_info
+
+    ray_version, python, *_ = compute_version_info()
+    there = {"ray_version": ray_version, "python_version": python.rpartition(".")[0] + ".99"}
+    with pytest.raises(RuntimeError, match="Version mismatch"):
+        check_version_info(there, "here", raise_on_mismatch=True)
+    for found in (environment(options()), joining_environment({})):
+        with monkeypatch.context() as patch:
+            patch.setenv("RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL", found["RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL"])
+            check_version_info(there, "here", raise_on_mismatch=True)
 
 
 @pytest.mark.parametrize(
