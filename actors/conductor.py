@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from actors.conductor_commit import Adoption
+from actors.conductor_metrics import ConductorMetrics
 from actors.conductor_peers import ConductorPeers
 from actors.conductor_rpc import ConductorRpc
 from actors.conductor_sequencer import SequencerHandle
@@ -46,7 +46,7 @@ TICK_S = 0.05
 CLAIM_S_MAX = 1.0
 CLAIM_RETRY_S = 0.05
 TRANSFER_S_MAX = 0.5
-HEALTHZ_S_MAX = 0.5
+EXECUTION_S_MAX = 0.5
 RAFT_DIRECTORY = "raft"
 
 
@@ -62,6 +62,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     genesis_hash: str = ""  # of the genesis block; read from chain.json beside the genesis file where it is not given
     rpc_port: int = 8547
     ws_port: int = 8546
+    raft_host: str = ""  # where Raft listens; empty for `host`
     raft_port: int = 50050
     raft_peers: dict[str, str]
     raft_password_path: str
@@ -75,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     flashblock_time_ms: int = 200
     round_trip_ms: int = 0  # the longest between two conductors; Raft's time-outs grow with it
     paused: bool = False
+    rpc_enable_proxy: bool = True
+    """Serve the op-node's and the execution client's methods as well, while this node leads."""
     traceparent_in_metadata: bool = False
     """Tell those who read the stream as JSON each flashblock's trace: `metadata.traceparent`."""
     healthcheck_interval_s: float = 0.25
@@ -83,6 +86,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     healthcheck_safe_interval_s: float = 1200.0
     healthcheck_min_peer_count: int = 1
     healthcheck_silence_s_max: float = 0.75
+    rollup_boost_healthcheck_timeout_s: float = 0.5
     healthcheck_rollup_boost_partial_healthiness_tolerance_limit: int = 0
     healthcheck_rollup_boost_partial_healthiness_tolerance_interval_s: float = 0.0
 
@@ -114,8 +118,8 @@ class Conductor:
         self._running = False
         self._poll_wanted = asyncio.Event()
         self._fault: asyncio.Event = asyncio.Event()
-        self.boost_http = RpcClient(settings.rollup_boost_url, timeout_s=HEALTHZ_S_MAX)
-        self.execution = RpcClient(settings.execution_url, timeout_s=HEALTHZ_S_MAX)
+        self.boost_http = RpcClient(settings.rollup_boost_url, timeout_s=settings.rollup_boost_healthcheck_timeout_s)
+        self.execution = RpcClient(settings.execution_url, timeout_s=EXECUTION_S_MAX)
         self._lifeline = Lifeline(settings.op_node_url, self._on_op_node)
         self.boost = FrameClient(settings.rollup_boost_ws_url, self._on_boost_frame, self._on_boost)
         self.public = FrameServer(
@@ -132,7 +136,7 @@ class Conductor:
             self.raft.on_leadership(hears_leadership)
         self.raft.on_fault(self._on_fault)
         registry = self.trace.registry
-        self._make_metrics(registry)
+        self.metrics = ConductorMetrics(registry, self)
         self.server = RpcServer(
             settings.host,
             settings.rpc_port,
@@ -152,7 +156,7 @@ class Conductor:
             password=read_password(Path(settings.raft_password_path)),
             genesis_number=0,
             genesis_hash=read_genesis_hash(settings.genesis_hash, settings.genesis_path),
-            listen=f"{settings.host}:{settings.raft_port}",
+            listen=f"{settings.raft_host or settings.host}:{settings.raft_port}",
         )
 
     def _health_limits(self) -> HealthLimits:
@@ -165,21 +169,6 @@ class Conductor:
             partial_tolerance_limit=settings.healthcheck_rollup_boost_partial_healthiness_tolerance_limit,
             partial_tolerance_interval_s=settings.healthcheck_rollup_boost_partial_healthiness_tolerance_interval_s,
         )
-
-    def _make_metrics(self, registry: CollectorRegistry) -> None:
-        def counter(name: str, text: str, *labels: str) -> Counter:
-            return Counter(f"op_conductor_{name}", text, labels, registry=registry)
-
-        self._transfers = counter("leader_transfers", "Leadership transfers", "success")
-        self._starts = counter("sequencer_starts", "Sequencer starts", "success")
-        self._stops = counter("sequencer_stops", "Sequencer stops", "success")
-        self._checks = counter("healthchecks", "Health verdicts that changed", "sickness")
-        published = Gauge("op_conductor_flashblocks_published", "Flashblocks published", registry=registry)
-        published.set_function(lambda: self.stream.published)
-        epoch = Gauge("op_conductor_epoch", "Newest claimed epoch", registry=registry)
-        epoch.set_function(lambda: self.raft.ledger.epoch)
-        clients = Gauge("op_conductor_websocket_clients_connected", "Subscribers of /ws", registry=registry)
-        clients.set_function(lambda: len(self.public.peers))
 
     async def start(self) -> None:
         """Open the journal, join the group, bind the ports. A damaged journal is put aside: the peers have it all."""
@@ -336,6 +325,8 @@ class Conductor:
         """Look at all facts and act on what the table says."""
         self.health.on_ledger(now, self.raft.ledger.head_number)
         self.control.on_health(self._verdict(now))
+        self.metrics.looked(self.control.leader, self.control.health.healthy, self.control.active)
+        self.raft.stand_back(self.control.readiness.value <= Readiness.BEHIND.value)
         if not self._running or self._action is not None:
             return
         decision = self.control.next(now, self.peers.candidates(now) if self.control.leader else [])
@@ -348,13 +339,13 @@ class Conductor:
             verdict = Health(Sickness.NO_PROGRESS, min(verdict.readiness, Readiness.BEHIND, key=lambda r: r.value))
         if verdict.sickness is not self.control.health.sickness:
             self.log.info("health", sickness=verdict.sickness.name, readiness=verdict.readiness.name)
-            self._checks.labels(verdict.sickness.name).inc()
         return verdict
 
     async def _act(self, decision: Decision) -> None:
         self.log.info("action", action=decision.action.value, target=decision.target, epoch=self.raft.ledger.epoch)
         try:
-            ok = await self._carry_out(decision)
+            with self.metrics.acting():
+                ok = await self._carry_out(decision)
         except asyncio.CancelledError:
             if not self._running:
                 raise
@@ -369,7 +360,7 @@ class Conductor:
             self.trace.failover.starting(time.time())
             ok = await self.sequencer.start()
             self.trace.failover.started(time.time())
-            self._starts.labels(str(ok).lower()).inc()
+            self.metrics.started(ok)
             return ok
         if decision.action is Action.STOP:
             return await self.stop_sequencer()
@@ -382,7 +373,7 @@ class Conductor:
     async def stop_sequencer(self) -> bool:
         """Stop the own op-node; a dead one is stopped."""
         ok = not self._lifeline.up or await self.sequencer.stop()
-        self._stops.labels(str(ok).lower()).inc()
+        self.metrics.stopped(ok)
         return ok
 
     async def transfer(self, target: str | None) -> bool:
@@ -392,16 +383,25 @@ class Conductor:
 
     async def _transfer(self, target: str | None) -> bool:
         if target is None:
+            if self.nobody_fit:
+                self.log.warning("transfer", outcome="no other member is fit to lead")
+                return False
             judged = self.peers.candidates(time.monotonic())
             target = judged[0].node if judged else None
         self.trace.failover.handing_over(time.time())
         outcome = await self.raft.transfer_leadership(target, TRANSFER_S_MAX)
         ok = isinstance(outcome, Transferred) or not self.raft.is_leader
-        self._transfers.labels(str(ok).lower()).inc()
+        self.metrics.transferred(ok)
         self.log.info("transfer", target=target, outcome=str(outcome))
         if not ok:
             self.stream.on_boost(self.boost.connected)  # its offers were refused meanwhile: we still lead
         return ok
+
+    @property
+    def nobody_fit(self) -> bool:
+        """Whether every other member within reach is known to be paused or sick: none is handed leadership unasked."""
+        judged = self.peers.candidates(time.monotonic())
+        return bool(judged) and judged[0].readiness is Readiness.UNABLE
 
     async def _adopt(self, head_number: int) -> bool:
         """The op-node is beyond the ledger: take its blocks in, if our claim proves the ledger complete."""
@@ -432,6 +432,7 @@ class Conductor:
             self._poll_wanted.clear()
             if self._lifeline.up:
                 await self._poll_op_node()
+            self.metrics.checked(self.control.health)
 
     async def _poll_op_node(self) -> None:
         asked = self.control.actions

@@ -27,6 +27,7 @@ PAUSE_S_MAX = 5.0
 MEMBERSHIP_S_MAX = 5.0
 NO_NONVOTERS = "this cluster has no members without a vote: PySyncObj replicates to voters only"
 NOT_LEADER = "node is not the leader"
+NOBODY_FIT = "no other member is fit to lead, all are paused or sick; conductor_transferLeaderToServer names one anyway"
 LEADERSHIP_LOST = "leadership lost while committing log"
 REFUSING = "refusing to proxy request to non-leader sequencer"
 MISMATCHES = (Reason.PREFIX_MISMATCH, Reason.FLASHBLOCKS_COMMITTED, Reason.OTHER_PAYLOAD)
@@ -68,18 +69,23 @@ class ConductorRpc:
             "clusterMembership": self.cluster_membership,
             "commitUnsafePayload": self.commit_unsafe_payload,
         }
-        op_node, execution = self._conductor.sequencer.client, self._conductor.execution
         return {
             **{f"conductor_{name}": method for name, method in own.items()},
+            **(self._proxies() if self._conductor.settings.rpc_enable_proxy else {}),
+            "flashblocks_openBlock": self.open_block,
+            "flashblocks_readiness": self.readiness,
+            "flashblocks_status": self.status,
+        }
+
+    def _proxies(self) -> dict[str, Method]:
+        op_node, execution = self._conductor.sequencer.client, self._conductor.execution
+        return {
             "eth_getBlockByNumber": self._leader_only(execution, "eth_getBlockByNumber"),
             "optimism_outputAtBlock": self._leader_only(op_node, "optimism_outputAtBlock"),
             "optimism_syncStatus": self._leader_only(op_node, "optimism_syncStatus"),
             "optimism_rollupConfig": self._leader_only(op_node, "optimism_rollupConfig"),
             "admin_sequencerActive": self._leader_only(op_node, "admin_sequencerActive"),
             "miner_setMaxDASize": self._pass_on(execution, "miner_setMaxDASize"),
-            "flashblocks_openBlock": self.open_block,
-            "flashblocks_readiness": self.readiness,
-            "flashblocks_status": self.status,
         }
 
     # Leadership and the loop
@@ -149,6 +155,8 @@ class ConductorRpc:
 
     async def transfer_leader(self) -> None:
         """Hand leadership to the fittest voter; nothing to do for a follower."""
+        if self._conductor.raft.is_leader and self._conductor.nobody_fit:
+            raise RpcError(SERVER_ERROR, NOBODY_FIT)
         await self._transfer(None)
 
     async def transfer_leader_to_server(self, server_id: str, addr: str) -> None:

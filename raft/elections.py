@@ -29,6 +29,8 @@ PREVOTE_HASTY_ROUNDS: Final = 3
 PREVOTE_DOUBLINGS_MAX: Final = 3
 """After so many rounds in vain the next ones wait longer, twice as long each time: the answers to a round come a round
 trip later, and between far hosts that is longer than the first rounds wait. The last wait is up to 0.64 s."""
+RELUCTANCE_S: Final = 0.25
+"""How much longer a member that had better not lead waits before it stands; about what the others' election takes."""
 PREVOTE_FAVOUR_S: Final = 0.05
 """How long a pre-vote binds: about as long as the election that it allows takes on a busy machine."""
 
@@ -51,6 +53,9 @@ class Elections:
     transport: Transport
     membership: Membership
     rejoining: bool
+    reluctant = False
+    """Whether others had better lead: this one stands later, but it stands, as its log may be the only whole one."""
+    _gave_way: float | None = None  # when a leader was last heard of before this member let the others go first
     leader_lost_at: float | None
     _SyncObj__raftElectionDeadline: float
     _SyncObj__raftState: int
@@ -98,6 +103,10 @@ class Elections:
             return False
         if self._SyncObj__transferInProgress or self._pre_votes.take() or not self._SyncObj__otherNodes:
             return True
+        if self.reluctant and self._gave_way != self._heard_leader_at:
+            self._gave_way = self._heard_leader_at
+            self._SyncObj__raftElectionDeadline = now + RELUCTANCE_S
+            return False
         self._ask_for_pre_votes(now)
         return False
 

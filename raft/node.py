@@ -102,6 +102,7 @@ class RaftNode:
         self._requests: deque[Callable[[Consensus], None]] = deque()
         self._outstanding: set[asyncio.Future[Outcome]] = set()
         self._transferring = False
+        self._reluctant = False
         self._fault: str | None = None
 
     async def start(self) -> None:
@@ -118,6 +119,7 @@ class RaftNode:
         self._journal = await asyncio.to_thread(self._open_journal)
         try:
             self._consensus = Consensus(self._settings, self._journal, self)
+            self._consensus.reluctant = self._reluctant
             try:
                 self._consensus.transport.listen()
             except BaseException:
@@ -143,6 +145,12 @@ class RaftNode:
         self._stop.set()  # seen within a tick; waking the thread now could write into a pipe that it just closed
         await asyncio.to_thread(thread.join)
         self._settle_outstanding(Unknown("closed"))
+
+    def stand_back(self, reluctant: bool) -> None:
+        """Say whether other members had better lead: this one then stands for election later than they do."""
+        self._reluctant = reluctant
+        if self._consensus is not None:
+            self._consensus.reluctant = reluctant
 
     async def propose(self, command: Command, timeout_s: float) -> Outcome:
         """Have the command committed and applied; its answer, decided by the ledger on a majority.

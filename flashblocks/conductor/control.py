@@ -6,7 +6,8 @@ a time and bounds every wait. Our additions:
 - leadership goes only to a voter that is strictly fitter (`candidates`), so there is no hand-over to and fro;
 - an unhealthy leader that nobody can relieve goes on as well as it can, instead of handing on to the next sick one;
 - waiting for recovery has a cap, a failing start is retried with back-off and then handed on;
-- a leader without a claimed epoch does not start: everything it made would be refused.
+- a leader without a claimed epoch does not start: everything it made would be refused;
+- a paused or stopped conductor acts on nothing, so leadership that comes to it is handed on.
 """
 
 from __future__ import annotations
@@ -165,10 +166,13 @@ class Control:
 
         `judged` are the other voters, best first (`candidates`).
         """
-        if self._busy is not None or self.paused or self.stopped or now < self._not_before:
+        if self._busy is not None or now < self._not_before:
             return None
         successor = self._successor(now, judged)
-        action = decide(self._facts(now, successor is not None))
+        if self.paused or self.stopped:
+            action = Action.TRANSFER if successor is not None and self._idle_leader else Action.NOTHING
+        else:
+            action = decide(self._facts(now, successor is not None))
         if action in (Action.NOTHING, Action.WAIT):
             return None
         self.actions += 1
@@ -217,6 +221,12 @@ class Control:
         if transferred and self._leadership_news == self._leadership_news_then:
             self.leader = self.claimed = False  # Raft's word comes a moment later; do not begin anew until then
 
+    @property
+    def _idle_leader(self) -> bool:
+        """Whether we lead, may not act on it, and nobody meant it so: a sequencer that was ours before the pause, and
+        whatever the operator does with it, are the operator's business; conductor_stop gives leadership away."""
+        return self.leader and not self.active and (self.stopped or self._started_at is None)
+
     def _facts(self, now: float, successor: bool) -> Facts:
         recovering = self._started_at is not None and now - self._started_at < RECOVERY_WAIT_S_MAX
         return Facts(
@@ -241,7 +251,7 @@ class Control:
 
     def _own_readiness(self, now: float) -> Readiness:
         """What we are worth as a leader: one that cannot start, or leads a standing chain for long, is worth little."""
-        if self._start_failures >= START_FAILURES_MAX:
+        if self.paused or self.stopped or self._start_failures >= START_FAILURES_MAX:
             return Readiness.UNABLE
         stalled = self.active and self.health.sickness is Sickness.CHAIN_STALLED
         if stalled and self._started_at is not None and now - self._started_at >= RECOVERY_WAIT_S_MAX:

@@ -1,10 +1,11 @@
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from actors.rpc_client import RpcRefused
+from actors.rpc_client import RpcClient, RpcRefused
 from tests.actors.group_under_test import Cluster, Group, Listener, cluster, until
 
 
@@ -157,11 +158,18 @@ async def test_the_stream_stops_without_a_majority_and_resumes_with_it(tmp_path:
         await check(made, listener)
 
 
+@asynccontextmanager
+async def operator(group: Group) -> AsyncIterator[RpcClient]:
+    """A connection to the group's conductor."""
+    rpc = group.rpc()
+    try:
+        yield rpc
+    finally:
+        await rpc.close()
+
+
 async def ask_the_operators_rpc(made: Cluster, leader: Group, follower: Group) -> None:
-    async with AsyncExitStack() as stack:
-        at_leader, at_follower = leader.rpc(), follower.rpc()
-        stack.push_async_callback(at_leader.close)
-        stack.push_async_callback(at_follower.close)
+    async with operator(leader) as at_leader, operator(follower) as at_follower:
         await at_follower.call("conductor_overrideLeader", False)
         assert await at_leader.call("conductor_leader") is True
         assert await at_follower.call("conductor_leader") is False
@@ -222,6 +230,43 @@ async def test_the_operators_rpc_has_upstreams_names_and_shapes(tmp_path: Path) 
             else:
                 return
         pytest.fail("no leader stayed for as long as the questions take")
+
+
+async def test_leadership_given_to_a_paused_conductor_is_handed_on(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made, Listener(made) as listener:
+        leader = await leader_of(made)
+        await level(made)
+        paused = next(group for group in made.groups if group is not leader)
+        async with operator(leader) as at_leader, operator(paused) as at_paused:
+            await at_paused.call("conductor_pause")
+            await at_leader.call(
+                "conductor_transferLeaderToServer", paused.name, paused.settings.raft_peers[paused.name]
+            )
+            await until(lambda: made.leader not in (None, paused), "somebody who may act leads")
+            await check(made, listener)
+            await at_paused.call("conductor_resume")
+
+
+async def test_no_leadership_is_given_where_everybody_is_paused_and_it_waits_for_who_is_resumed(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made, Listener(made) as listener:
+        leader = await leader_of(made)
+        await level(made)
+        others = [group for group in made.groups if group is not leader]
+        async with AsyncExitStack() as stack:
+            at_leader, *at_others = [await stack.enter_async_context(operator(each)) for each in (leader, *others)]
+            for each in at_others:
+                await each.call("conductor_pause")
+            await until(lambda: leader.conductor.component.nobody_fit, "the leader knows")
+            with pytest.raises(RpcRefused, match="no other member is fit to lead"):
+                await at_leader.call("conductor_transferLeader")
+            await goes_on(listener)
+            await leader.kill_conductor()
+            await until(lambda: any(group.leads for group in others), "one of those that are paused is elected")
+            waiting = next(group for group in others if not group.leads)
+            await at_others[others.index(waiting)].call("conductor_resume")
+            await until(lambda: made.leader is waiting, "the resumed one leads")
+            await leader.start_conductor()
+            await check(made, listener)
 
 
 async def test_a_paused_conductor_leaves_its_op_node_alone(tmp_path: Path) -> None:

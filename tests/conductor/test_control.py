@@ -98,10 +98,30 @@ def test_a_paused_conductor_does_nothing_and_offers_itself_to_nobody() -> None:
     assert control.next(0.0, []) == Decision(Action.START)
 
 
-def test_a_stopped_conductor_does_nothing() -> None:
+def test_leadership_that_comes_to_a_paused_conductor_is_handed_on() -> None:
+    control = Control(paused=True)
+    control.on_health(health())
+    control.on_leadership(True)
+    assert control.next(0.0, [Candidate("b", Readiness.UNABLE, 10, 0)]) is None, "it is paused too"
+    assert control.next(0.1, [READY]) == Decision(Action.TRANSFER, "b")
+    control.on_done(0.2, ok=True)
+    assert control.next(0.3, [READY]) is None
+
+
+def test_what_a_paused_leader_began_is_left_to_the_operator() -> None:
+    control = leader(active=False)
+    assert control.next(0.0, [READY]) == Decision(Action.START)
+    control.on_done(0.1, ok=True)
+    control.paused = True
+    control.on_active(False)  # stopped by hand
+    assert control.next(1.0, [READY]) is None
+
+
+def test_a_stopped_conductor_only_gives_leadership_away() -> None:
     control = leader(active=False)
     control.stopped = True
     assert control.next(0.0, []) is None
+    assert control.next(0.0, [READY]) == Decision(Action.TRANSFER, "b")
 
 
 def test_no_start_before_the_claim_is_committed() -> None:
