@@ -41,6 +41,8 @@ class StartProgress:
         elif kind == "keeper-up":
             self._total = event["components"]
             self._show(f"{after}  the keeper runs on {event['address']}; {self._total} actors to start")
+        elif kind == "going-on-without":
+            self._show(f"{after}  no answer from {', '.join(event['hosts'])}: going on without")
         elif kind == "ray-up":
             self._show(f"{after}  Ray is up")
         elif kind == "ray-again":

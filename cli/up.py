@@ -191,6 +191,7 @@ async def _until_first_flashblock(started: Started | Joined, stream: Any, show: 
         raise AssertionError("the stream never ends")
 
     progress = StartProgress(show)
+    is_ready = False
     try:
         async with asyncio.timeout(READY_S_MAX + wait_s):
             async for event in events(started):
@@ -201,10 +202,14 @@ async def _until_first_flashblock(started: Started | Joined, stream: Any, show: 
                     raise CommandError(f"the start failed: {event['error']}\n{_log_tail(directory)}")
                 if event["event"] == "ready":
                     break
+        is_ready = True
         assert first is not None
         async with asyncio.timeout(FIRST_FLASHBLOCK_S_MAX):
             return await first
     except TimeoutError:
+        if is_ready and isinstance(started, Joined):
+            started.detach()  # whole as its own hosts see it: what this one cannot reach is no reason to end it
+            raise CommandError(unreached_words(directory.name, _stream_urls(directory))) from None
         raise CommandError(f"no flashblock in time; {progress.summary()}; logs: {_log_dir(directory)}") from None
     finally:
         if first is not None:
@@ -229,6 +234,15 @@ def _log_tail(directory: RunDirectory) -> str:
         return directory.supervisor_log.read_text(errors="replace")[-LOG_TAIL_BYTES:]
     except OSError:
         return ""
+
+
+def unreached_words(name: str, urls: list[str]) -> str:
+    """What to say where every component of a system on many hosts serves, and no flashblock has come to this one."""
+    return (
+        f"every component serves, but within {FIRST_FLASHBLOCK_S_MAX:.0f} s no flashblock came to this host from "
+        f"{' or '.join(urls)}: does a firewall hold them back? The system goes on; look at it on one of its hosts: "
+        f"flashblocks status --name {name}; end it with: flashblocks down --name {name}"
+    )
 
 
 def hosts_words(endpoints: Mapping[str, Any]) -> list[str]:

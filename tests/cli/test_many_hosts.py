@@ -1,6 +1,7 @@
 """What the commands say and ask where a cluster lives on many hosts."""
 
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,15 +10,21 @@ import orjson
 import pytest
 from aiohttp import web
 
+import cli.up
 from actors.endpoints import describe_hosts
-from actors.joined_starter import Left, NoToken, environment_for_joining
+from actors.join_order import ORDER_FILE
+from actors.joined_starter import Joined, Left, NoToken, environment_for_joining
 from actors.keeper_client import fetch_first
+from actors.placement import Host, place
+from actors.plan import ClusterOptions
 from actors.run_directory import ROOT_VARIABLE, AlreadyRunning, RunDirectory, claim, clean_after_crash
 from cli.down import left_words
+from cli.output import CommandError
 from cli.replace_host import words_for
 from cli.running import find
 from cli.snapshot import components
 from cli.up import hosts_words
+from cli.view import StreamView
 from tests.actors.test_join_order import order
 
 ONE = order()
@@ -59,6 +66,26 @@ def test_down_names_the_hosts_it_could_not_clean(directory: RunDirectory) -> Non
     assert f"no answer from 10.0.0.13: remove {directory.path} there by hand" in silent
     (only,) = left_words(directory, Left(error="no route"))
     assert "only this host's files were removed" in only
+
+
+async def test_a_system_that_serves_is_not_ended_because_this_host_cannot_reach_its_stream(
+    directory: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = [Host(address="127.0.0.9", sequencer=True, edge=True)]  # where nobody listens
+    placement = place(here, groups=5, proxies=1, rpc_nodes=1, ingresses=1)
+    one = order(placement=placement, options=ClusterOptions(name="x", proxies=1))
+    (directory.path / ORDER_FILE).write_bytes(msgspec.json.encode(one))
+    happened = [{"event": event, "after_s": 0.1} for event in ("actors-created", "going-on-without", "ready")]
+    happened[1]["hosts"] = ["127.0.0.10"]
+    directory.progress.write_bytes(b"".join(orjson.dumps(event) + b"\n" for event in happened))
+    monkeypatch.setattr(cli.up, "FIRST_FLASHBLOCK_S_MAX", 0.1)
+    process = subprocess.Popen(["true"])  # noqa: ASYNC220
+    process.wait()
+    started, shown = Joined(directory, process), list[str]()
+    with pytest.raises(CommandError, match=r"ws://127\.0\.0\.9:8550/ws: does a firewall"):
+        await cli.up._until_first_flashblock(started, StreamView(), shown.append, 0)
+    assert started.detached
+    assert shown == ["   0.1 s  no answer from 127.0.0.10: going on without"]
 
 
 def test_it_runs_until_it_is_ended_by_command(directory: RunDirectory) -> None:
