@@ -31,6 +31,14 @@ def _duration_to_milliseconds(text: str) -> Any:
     return str(round(float(text[:-1]) * 1000)) if text.endswith("s") else text
 
 
+def _duration_to_seconds(text: str) -> Any:
+    """Go's ``1m``, ``5s`` or ``500ms``, or a plain number of seconds."""
+    for unit, seconds in (("ms", 0.001), ("s", 1.0), ("m", 60.0), ("h", 3600.0)):
+        if text.endswith(unit):
+            return f"{float(text.removesuffix(unit)) * seconds:g}"
+    return text
+
+
 def _port_of(text: str) -> Any:
     return text.rpartition(":")[2]
 
@@ -74,6 +82,8 @@ _ALIASES: Mapping[str, Mapping[str, Alias]] = {
         "rpc.addr": Alias("host"),
         "rpc.port": Alias("rpc_port"),
         "websocket.server-port": Alias("ws_port"),
+        "rpc.enable-proxy": Alias("rpc_enable_proxy"),
+        "consensus.addr": Alias("raft_host"),
         "consensus.port": Alias("raft_port"),
         "raft.server.id": Alias("name"),
         "raft.storage.dir": Alias("data_dir"),
@@ -83,6 +93,9 @@ _ALIASES: Mapping[str, Mapping[str, Alias]] = {
         "healthcheck.interval": Alias("healthcheck_interval_s"),
         "healthcheck.unsafe-interval": Alias("healthcheck_unsafe_interval_s"),
         "healthcheck.min-peer-count": Alias("healthcheck_min_peer_count"),
+        "healthcheck.safe-enabled": Alias("healthcheck_safe_enabled"),
+        "healthcheck.safe-interval": Alias("healthcheck_safe_interval_s"),
+        "rollup-boost.healthcheck-timeout": Alias("rollup_boost_healthcheck_timeout_s", _duration_to_seconds),
         "healthcheck.rollup-boost-partial-healthiness-tolerance-limit": Alias(
             "healthcheck_rollup_boost_partial_healthiness_tolerance_limit"
         ),
@@ -207,7 +220,48 @@ _ALIASES: Mapping[str, Mapping[str, Alias]] = {
 }
 
 
+_RAFT_LOG = "the journal is compacted by its own rules, by entries, bytes and time"
+_RAFT_TIME = "Raft's time-outs were measured for neighbours, and grow with --round-trip-ms"
+_EXECUTION_PEERS = "execution clients have no peers here: blocks come through the conductors"
+_ALWAYS_CHECKED = "rollup-boost is always checked, at --rollup-boost-url"
+_METRICS_PLACE = "metrics are always served, at /metrics of the RPC port"
+_NO_PPROF = "a Python process has no pprof"
+_CHAIN = "the chain is that of the genesis file (--genesis-path)"
+
 _WITHOUT_EFFECT: Mapping[str, Mapping[str, str]] = {
+    "conductor": {
+        "consensus.advertised": "the others find this node by its entry in --raft-peers",
+        "raft.bootstrap": "the members are those of --raft-peers; there is nothing to bootstrap",
+        "raft.snapshot-interval": _RAFT_LOG,
+        "raft.snapshot-threshold": _RAFT_LOG,
+        "raft.trailing-logs": _RAFT_LOG,
+        "raft.heartbeat-timeout": _RAFT_TIME,
+        "raft.lease-timeout": _RAFT_TIME,
+        "raft.round-robin-leader-transfer": "leadership is handed to the fittest voter",
+        "supervisor.rpc": "there is no interop here, so there is no supervisor to ask",
+        "healthcheck.execution-p2p-enabled": _EXECUTION_PEERS,
+        "healthcheck.execution-p2p-min-peer-count": _EXECUTION_PEERS,
+        "healthcheck.execution-p2p-rpc-url": _EXECUTION_PEERS,
+        "healthcheck.execution-p2p-check-api": _EXECUTION_PEERS,
+        "rollup-boost.enabled": _ALWAYS_CHECKED,
+        "rollup-boost.next-enabled": _ALWAYS_CHECKED,
+        "rollup-boost.next-healthcheck-url": _ALWAYS_CHECKED,
+        "rpc.enable-admin": "a conductor has no admin methods of its own",
+        "rpc.http-body-limit-mb": "payloads travel in the ledger; the RPC's own limit is above every one of them",
+        "metrics.enabled": _METRICS_PLACE,
+        "metrics.addr": _METRICS_PLACE,
+        "metrics.port": _METRICS_PLACE,
+        "pprof.enabled": _NO_PPROF,
+        "pprof.addr": _NO_PPROF,
+        "pprof.port": _NO_PPROF,
+        "pprof.path": _NO_PPROF,
+        "pprof.type": _NO_PPROF,
+        "log.format": "logs are JSON",
+        "log.color": "logs are JSON",
+        "log.pid": "every log line says which process wrote it",
+        "network": _CHAIN,
+        "rollup.config": _CHAIN,
+    },
     "rollup-boost": {
         "flashblocks": "flashblocks are always on",
         "metrics": "metrics are always served, on the engine port and on --metrics-port",

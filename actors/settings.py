@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from actors.aliases import ENVIRONMENT_PREFIXES, Alias, aliases_of
+from actors.aliases import ENVIRONMENT_PREFIXES, Alias, aliases_of, without_effect
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -100,6 +100,7 @@ def from_environment(
     for alias_name, alias in aliases_of(component).items():
         if alias.field in known:
             by_name.setdefault(environment_name(component, alias_name), alias)
+    ignored = {environment_name(component, flag): why for flag, why in without_effect(component).items()}
     values: dict[str, Any] = {}
     for name, text in environment.items():
         meant = by_name.get(name)
@@ -108,6 +109,8 @@ def from_environment(
             for field, value in meant.values(text).items():
                 if field in known and (own or field not in values):
                     values[field] = value
+        elif name in ignored and _looks_like(component, name):
+            warn(f"{name} has no effect: {ignored[name]}")
         elif name.startswith(own_prefix) or _looks_like(component, name):
             warn(f"{name} is not a setting of {component}; it is ignored")
     return values

@@ -1,9 +1,10 @@
-"""Every metric that op-rbuilder and rollup-boost export is exported here, under its name, from the first moment."""
+"""Every metric that op-rbuilder, rollup-boost and op-conductor export is exported here, under its name, at once."""
 
 from pathlib import Path
 
 from actors.rpc_client import RpcClient
 from tests.actors.boost_rig import Rig, running
+from tests.actors.group_under_test import Group, cluster, until
 
 BUILDER_COUNTERS_AND_GAUGES = """
     block_built_success block_synced_success messages_sent_count invalid_built_blocks_count invalid_synced_blocks_count
@@ -97,3 +98,47 @@ async def test_what_happens_is_counted(tmp_path: Path) -> None:
         values = {line[0]: float(line[1]) for line in lines if line[0] in LEAST}
         assert {name: value for name, value in values.items() if value < LEAST[name]} == {}
         assert values.keys() == LEAST.keys()
+
+
+CONDUCTOR = """
+    info{version= up healthchecks_count{error="",success="true"} leader_transfers_count{success="true"}
+    leader_transfers_count{success="false"} sequencer_starts_count{success="true"}
+    sequencer_starts_count{success="false"} sequencer_stops_count{success="true"}
+    sequencer_stops_count{success="false"} loop_execution_time_sum loop_execution_time_count
+    rollup_boost_connection_attempts_count{source="ws://127.0.0.1: websocket_clients_connected
+"""
+LOOP_BUCKETS_S = ["0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.5", "5.0", "10.0", "+Inf"]
+
+
+async def conductor_metrics(group: Group) -> str:
+    rpc = group.rpc()
+    try:
+        return (await rpc.get("/metrics"))[1].decode()
+    finally:
+        await rpc.close()
+
+
+async def test_a_conductors_names_and_labels_are_op_conductors(tmp_path: Path) -> None:
+    async with cluster(tmp_path) as made:
+        group = made.groups[0]
+        await until(lambda: group.sequences and group.head >= 1, "a block")
+        text = await conductor_metrics(group)
+        lines = text.splitlines()
+        missing_names = [name for name in CONDUCTOR.split() if not any(_begins(line, name) for line in lines)]
+        assert missing_names == []
+        buckets = [line for line in lines if line.startswith("op_conductor_loop_execution_time_bucket")]
+        assert [line.split('"')[1] for line in buckets] == LOOP_BUCKETS_S
+        values = {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if line[0] != "#"}
+        assert values["op_conductor_up"] == 1
+        assert values['op_conductor_sequencer_starts_count{success="true"}'] == 1
+        assert values["op_conductor_loop_execution_time_count"] >= 1
+        assert values['op_conductor_healthchecks_count{error="",success="true"}'] >= 1
+        changed = 'op_conductor_state_changes_count{active="true",healthy="true",leader="true"}'
+        assert values[changed] >= 1
+        source = f'source="{group.boost.ws_url}",success="true"'
+        assert values[f"op_conductor_rollup_boost_connection_attempts_count{{{source}}}"] == 1
+
+
+def _begins(line: str, name: str) -> bool:
+    """`name` is a metric's with the labels it begins with, or without any."""
+    return line.startswith(f"op_conductor_{name}" if "{" in name else f"op_conductor_{name} ")
