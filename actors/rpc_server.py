@@ -36,6 +36,7 @@ from flashblocks.wire.jwt import TokenError, check_token
 REQUEST_SIZE_BYTES_MAX = 32 * 1024 * 1024
 BATCH_SIZE_MAX = 1_000
 NOTIFICATIONS_QUEUED_MAX = 10_000
+NOTIFICATION_BYTES_QUEUED_MAX = 32 * 1024 * 1024
 WEBSOCKET_HEARTBEAT_S = 20.0
 SHUTDOWN_S_MAX = 1.0
 
@@ -84,6 +85,7 @@ class RpcSession:
         self.on_close: list[Callable[[], None]] = []
         self._websocket = websocket
         self._queue: asyncio.Queue[bytes] = asyncio.Queue(NOTIFICATIONS_QUEUED_MAX)
+        self._queued_bytes = 0
         self._closing: asyncio.Task[None] | None = None
 
     def notify(self, method: str, params: Any) -> None:
@@ -91,12 +93,12 @@ class RpcSession:
         self.send(orjson.dumps({"jsonrpc": "2.0", "method": method, "params": params}))
 
     def send(self, text: bytes) -> None:
-        """Queue a text that is already encoded."""
-        try:
+        """Queue a text that is already encoded. The last that is taken may pass the bound: an answer may be large."""
+        if self._queued_bytes <= NOTIFICATION_BYTES_QUEUED_MAX and not self._queue.full():
             self._queue.put_nowait(text)
-        except asyncio.QueueFull:
-            if self._closing is None:
-                self._closing = asyncio.get_running_loop().create_task(self._close_slow())
+            self._queued_bytes += len(text)
+        elif self._closing is None:
+            self._closing = asyncio.get_running_loop().create_task(self._close_slow())
 
     async def write(self) -> None:
         """Write what is queued, until cancelled or the client is gone."""
@@ -106,6 +108,7 @@ class RpcSession:
                 await self._websocket.send_str(text.decode())
             except ConnectionError:
                 return
+            self._queued_bytes -= len(text)
 
     async def _close_slow(self) -> None:
         await self._websocket.close(code=WSCloseCode.TRY_AGAIN_LATER, message=b"too slow: notifications overflowed")

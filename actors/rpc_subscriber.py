@@ -13,7 +13,7 @@ from actors.rpc_reads import RpcReads
 from actors.rpc_server import Method, RpcSession
 from flashblocks.preconf.events import Event
 from flashblocks.preconf.filters import Filters, block_hashes
-from flashblocks.preconf.subscriptions import Emit, subscription
+from flashblocks.preconf.subscriptions import Emit, FirstSeen, subscription
 from flashblocks.wire.hexadecimal import quantity
 from flashblocks.wire.jsonrpc import LIMIT_EXCEEDED, RpcError
 
@@ -33,6 +33,7 @@ class RpcSubscriber:
         self._filters = Filters(_new_id)
         self._sessions: dict[RpcSession, dict[str, tuple[Emit, str]]] = {}
         self._shared: dict[str, Emit] = {}
+        self._first_seen = FirstSeen()
         self._count = 0
         gauge = Gauge("flashblocks_rpc_subscriptions", "Open subscriptions", registry=registry)
         gauge.set_function(lambda: self._count)
@@ -60,9 +61,8 @@ class RpcSubscriber:
         if len(mine) >= SUBSCRIPTIONS_PER_SESSION_MAX or self._count >= SUBSCRIPTIONS_MAX:
             raise RpcError(LIMIT_EXCEEDED, "too many subscriptions")
         emit = subscription(kind, parameter)
-        # The same question gives the same answer: made once per event for all who ask it. (A pending-transactions
-        # emitter remembers what it told, so everybody has an own one.)
-        alike = quantity(_new_id()) if kind == "newPendingTransactions" else f"{kind} {orjson.dumps(parameter)!r}"
+        # The same question gives the same answer: made once per event for all who ask it.
+        alike = f"{kind} {orjson.dumps(parameter)!r}"
         emit = self._shared.setdefault(alike, emit)
         name = quantity(_new_id())
         if session not in self._sessions:
@@ -92,6 +92,12 @@ class RpcSubscriber:
 
     def event(self, event: Event) -> None:
         """Tell everybody who wants to know."""
+        fresh = self._first_seen.of(event)
+        if fresh is not None:
+            self._tell(fresh)
+        self._tell(event)
+
+    def _tell(self, event: Event) -> None:
         self._filters.event(event)
         made: dict[str, list[bytes]] = {}
         for session, mine in list(self._sessions.items()):

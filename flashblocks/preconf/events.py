@@ -34,4 +34,10 @@ class TransactionSent(msgspec.Struct, frozen=True):
     transaction: Transaction
 
 
-Event = FlashblockShown | HeadChanged | Withdrawn | TransactionSent
+class TransactionsFirstSeen(msgspec.Struct, frozen=True):
+    """These were neither sent through this node nor shown before; L1's deposits were never pending."""
+
+    transactions: tuple[Transaction, ...]
+
+
+Event = FlashblockShown | HeadChanged | Withdrawn | TransactionSent | TransactionsFirstSeen

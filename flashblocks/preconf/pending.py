@@ -356,7 +356,7 @@ class PendingMachine:
             self.epoch, self._epoch_first_number = arrival.epoch, arrival.number
         elif arrival.epoch == self.epoch:
             self._epoch_first_number = min(self._epoch_first_number, arrival.number)
-        elif arrival.number >= self._epoch_first_number:
+        elif arrival.number >= self._epoch_first_number and not self._waiting.continues(arrival):
             age = self.stream_age_s(now)
             if age is not None and age < LEDGER_RESTART_S:
                 return STALE_EPOCH

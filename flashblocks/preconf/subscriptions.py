@@ -6,12 +6,20 @@ taken back is never silent: `pendingLogs` and full transactions come again with 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flashblocks.execution.rpc_arguments import LogFilter, log_filter
+from flashblocks.execution.transaction import Transaction
 from flashblocks.preconf import shapes
-from flashblocks.preconf.events import Event, FlashblockShown, HeadChanged, TransactionSent, Withdrawn
+from flashblocks.preconf.events import (
+    Event,
+    FlashblockShown,
+    HeadChanged,
+    TransactionSent,
+    TransactionsFirstSeen,
+    Withdrawn,
+)
 from flashblocks.preconf.snapshot import PendingSnapshot
 from flashblocks.wire.hexadecimal import data, quantity
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, METHOD_NOT_FOUND, RpcError
@@ -32,7 +40,7 @@ def subscription(kind: Any, parameter: Any = None) -> Emit:
         case "logs":
             return _logs(log_filter(parameter))
         case "newPendingTransactions":
-            return NewPendingTransactions(_flag(parameter))
+            return _new_pending_transactions(_flag(parameter))
         case "newFlashblocks":
             return new_flashblocks
         case "pendingLogs":
@@ -75,30 +83,37 @@ def invalidations(event: Event) -> list[Any]:
     ]
 
 
-class NewPendingTransactions:
-    """Every transaction once, when accepted here or first seen in a flashblock; L1's deposits were never pending."""
+class FirstSeen:
+    """Tells every transaction once, when it is accepted here or first seen in a flashblock; one table for everybody."""
 
-    def __init__(self, full: bool) -> None:
-        self._full = full
-        self._announced: OrderedDict[bytes, None] = OrderedDict()
+    def __init__(self) -> None:
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
 
-    def __call__(self, event: Event) -> list[Any]:
-        """The new ones among those of the event."""
+    def of(self, event: Event) -> TransactionsFirstSeen | None:
+        """The new ones among those of the event, or None."""
         if isinstance(event, TransactionSent):
-            candidates = [event.transaction]
+            candidates: Sequence[Transaction] = (event.transaction,)
         elif isinstance(event, FlashblockShown):
-            candidates = list(event.snapshot.transactions[event.snapshot.first_new :])
+            candidates = event.snapshot.transactions[event.snapshot.first_new :]
         else:
+            return None
+        fresh = [tx for tx in candidates if not tx.is_deposit and tx.hash not in self._seen]
+        for transaction in fresh:
+            self._seen[transaction.hash] = None
+        while len(self._seen) > ANNOUNCED_TRANSACTIONS_MAX:
+            self._seen.popitem(last=False)
+        return TransactionsFirstSeen(tuple(fresh)) if fresh else None
+
+
+def _new_pending_transactions(full: bool) -> Emit:
+    """Every transaction once: its hash, or all of it."""
+
+    def emit(event: Event) -> list[Any]:
+        if not isinstance(event, TransactionsFirstSeen):
             return []
-        emitted: list[Any] = []
-        for transaction in candidates:
-            if transaction.is_deposit or transaction.hash in self._announced:
-                continue
-            self._announced[transaction.hash] = None
-            if len(self._announced) > ANNOUNCED_TRANSACTIONS_MAX:
-                self._announced.popitem(last=False)
-            emitted.append(shapes.pool_transaction_json(transaction) if self._full else data(transaction.hash))
-        return emitted
+        return [shapes.pool_transaction_json(tx) if full else data(tx.hash) for tx in event.transactions]
+
+    return emit
 
 
 def _logs(wanted: LogFilter) -> Emit:

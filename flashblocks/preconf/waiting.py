@@ -20,8 +20,11 @@ class Waiting:
             return "duplicate"
         if present is not None and present.epoch > arrival.epoch:
             return "replaced"
-        if arrival.index >= MAX_WAITING_PER_BLOCK:
-            return "too_far_ahead"
+        if present is None and len(slots) >= MAX_WAITING_PER_BLOCK:
+            highest = max(slots)  # the one needed last; it is asked for again when its turn comes
+            if arrival.index > highest:
+                return "too_far_ahead"
+            slots = {index: other for index, other in slots.items() if index != highest}
         if arrival.number not in self._blocks and len(self._blocks) >= MAX_WAITING_BLOCKS:
             # The lowest heights go first: by the time we have caught up, they will have been sealed.
             lowest = min(self._blocks)
@@ -36,6 +39,13 @@ class Waiting:
     def get(self, number: int, index: int) -> Arrival | None:
         """The flashblock waiting there, if any."""
         return self._blocks.get(number, {}).get(index)
+
+    def continues(self, arrival: Arrival) -> bool:
+        """Whether a newer epoch goes on with this flashblock's payload behind it: then it was committed before."""
+        return any(
+            other.payload_id == arrival.payload_id and other.epoch > arrival.epoch and index > arrival.index
+            for index, other in self._blocks.get(arrival.number, {}).items()
+        )
 
     def take(self, arrival: Arrival) -> None:
         """Its turn has come: remove it."""

@@ -9,6 +9,7 @@ import orjson
 import pytest
 import structlog
 
+from actors import rpc_server
 from actors.lifeline import Lifeline
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from actors.rpc_server import Probes, RpcServer
@@ -157,6 +158,29 @@ async def test_a_websocket_serves_calls_and_notifications(server):
         assert second == {"jsonrpc": "2.0", "id": 7, "result": "0x1"}
     plain, _ = await post(server, orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": "subscribe", "params": ["logs"]}))
     assert plain["error"]["code"] == -32601
+
+
+async def test_a_client_that_has_too_many_bytes_to_read_is_closed(monkeypatch):
+    monkeypatch.setattr(rpc_server, "NOTIFICATION_BYTES_QUEUED_MAX", 10_000)
+
+    async def flood(session, count, size):
+        for _ in range(count):
+            session.send(b"x" * size)
+        return True
+
+    server = RpcServer("127.0.0.1", 0, {}, name="test", log=LOG, session_methods={"flood": flood})
+    await server.start()
+    try:
+        async with aiohttp.ClientSession() as session, session.ws_connect(server.url) as websocket:
+            await websocket.send_json({"jsonrpc": "2.0", "id": 1, "method": "flood", "params": [4, 2_000]})
+            assert [len((await websocket.receive()).data) for _ in range(4)] == [2_000] * 4
+            assert (await websocket.receive_json())["result"] is True
+            await websocket.send_json({"jsonrpc": "2.0", "id": 2, "method": "flood", "params": [9, 2_000]})
+            messages = [message async for message in websocket]
+            assert len(messages) <= 6
+            assert websocket.close_code == 1013
+    finally:
+        await server.close()
 
 
 async def test_a_token_is_asked_for_and_checked():

@@ -15,6 +15,7 @@ from flashblocks.preconf.facts import (
     Seal,
 )
 from flashblocks.preconf.pending import LEDGER_RESTART_S
+from flashblocks.preconf.waiting import MAX_WAITING_PER_BLOCK
 from tests.preconf.story import HEAD, Story, block_of, flashblock, name
 
 
@@ -149,6 +150,29 @@ def stale_epoch(story: Story) -> None:
     story.stream(*block_of(1, epoch=8), flashblock(101, 1, parent=HEAD.hash, epoch=7))
     assert story.dropped == ["stale_epoch"]
     assert story.appended == [(101, 0)]
+
+
+def old_epoch_that_a_newer_one_continues(story: Story) -> None:
+    """A replay has the open block's beginning in the epoch of then: what epoch 8 goes on with was committed before."""
+    zero, one, two, three = block_of(4)
+    other = flashblock(101, 1, parent=HEAD.hash, payload="other")
+    story.stream(zero, replace(three, epoch=8), other, one, two)
+    assert story.dropped == ["stale_epoch"], "the other payload is nobody's beginning"
+    assert story.appended == [(101, 0), (101, 1), (101, 2), (101, 3)]
+    assert story.machine.epoch == 8
+
+
+def a_block_of_many_flashblocks(story: Story) -> None:
+    """No index is too high when its turn has come; of what waits, that which is needed last gives way."""
+    many = block_of(2 * MAX_WAITING_PER_BLOCK + 1)
+    story.stream(*many)
+    assert story.appended == [(101, index) for index in range(len(many))]
+    story.stream(*reversed(block_of(MAX_WAITING_PER_BLOCK + 2, number=102, parent=many[-1].block_hash)))
+    assert story.dropped == []
+    assert story.appended[-1] == (102, MAX_WAITING_PER_BLOCK - 1)
+    assert story.wait(0.05) == [], "nothing waits behind what is missing"
+    story.stream(flashblock(102, MAX_WAITING_PER_BLOCK + 2, parent=many[-1].block_hash))
+    assert Resend(102, MAX_WAITING_PER_BLOCK) in story.wait(0.05)
 
 
 def epochs_from_the_start_again(story: Story) -> None:
@@ -369,6 +393,8 @@ CASES: list[Callable[[Story], None]] = [
     tail_from_sealed_block,
     new_epoch_republishes,
     stale_epoch,
+    old_epoch_that_a_newer_one_continues,
+    a_block_of_many_flashblocks,
     epochs_from_the_start_again,
     old_epoch_of_an_older_block,
     another_payload_of_the_same_height,
