@@ -353,6 +353,7 @@ class Consensus(Elections, SyncObj):  # type: ignore[misc]
             self._use_members()
 
     def _on_cut(self, index: int) -> None:
+        self._replayed_to = min(self._replayed_to, index - 1)
         if self.membership.on_cut(index):
             self._use_members()
 
@@ -417,7 +418,7 @@ class Consensus(Elections, SyncObj):  # type: ignore[misc]
         self._journal.clear()
         self._journal.add(*header.previous)
         self._journal.add(*header.last)
-        self._SyncObj__raftCommitIndex = header.last[1]
+        self._SyncObj__raftCommitIndex = self._replayed_to = header.last[1]
 
     def _keep_from(self) -> int:
         applied = self._SyncObj__raftLastApplied - 1
@@ -463,14 +464,14 @@ class Consensus(Elections, SyncObj):  # type: ignore[misc]
         self._pre_votes.abandon()
         self._leader_committed = message["commit_index"]
         repair = repair_append(message, self._journal)
-        new = repair.message.get("entries")
-        if new and new[0][1] <= message["commit_index"]:
-            self._replayed_to = max(self._replayed_to, min(new[-1][1], message["commit_index"]))
         self._journal.keep_suffix = repair.keep_suffix
         try:
             deliver(node, repair.message)
         finally:
             self._journal.keep_suffix = False
+        new = repair.message.get("entries")
+        if new and new[0][1] <= message["commit_index"]:
+            self._replayed_to = max(self._replayed_to, min(new[-1][1], message["commit_index"]))
         if message.get("serialized") is not None:
             self._confirm_piece(node)
         if self.rejoining:

@@ -12,13 +12,14 @@ import contextlib
 import hashlib
 import random
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from raft import syncobj
 from raft.journal import Journal, move_aside
-from raft.ledger import Accepted, Claim, Seal, encode_command
+from raft.ledger import Accepted, Claim, Claimed, Seal, encode_command
 from raft.member import next_append
 from raft.membership import ChangeRefused, MemberChange
 from raft.replication import Repair
@@ -68,6 +69,7 @@ class World:
         self.leaders: dict[int, str] = {}
         self.applied: dict[int, bytes] = {}
         self.acknowledged: dict[tuple[int, int], bytes] = {}
+        self.proposes = True
 
     def delay(self) -> float:
         return self.random.choice((0.0, 0.001, 0.004, 0.02)) * self.random.random()
@@ -221,7 +223,12 @@ class SimulatedNode:
         consensus.shut_down()
 
     def on_event_applied(self, event, replayed) -> None:
-        pass
+        if self.consensus is None or not isinstance(event, Claimed) or event.node != self.name:
+            return
+        leads_in_it = self.consensus.role() == LEADER and self.consensus.figures()["term"] == event.epoch
+        assert not (leads_in_it and replayed), (
+            f"{self.name} is told of its claim {event.epoch} as if it were an old one"
+        )
 
     def on_role_changed(self, leading: bool, term: int) -> None:
         if leading:
@@ -235,7 +242,7 @@ class SimulatedNode:
         self.members = len(self.consensus.membership.addresses)
         if self.consensus._snapshots._writer is not None:
             self.consensus._snapshots._writer.join()
-        if self.consensus.role() == LEADER and self.world.random.random() < 0.3:
+        if self.consensus.role() == LEADER and self.world.proposes and self.world.random.random() < 0.3:
             self.propose()
 
     def propose(self) -> None:
@@ -369,7 +376,9 @@ def agreed(world: World) -> bool:
     return len({consensus.figures()["last_applied"] for consensus in consensuses}) == 1
 
 
-def simulate(directory: Path, seed: int, monkeypatch) -> World:
+@contextlib.contextmanager
+def world_of(directory: Path, seed: int, monkeypatch) -> Iterator[World]:
+    """Five nodes that have just started; they are ended with it."""
     world = World(directory, seed)
     monkeypatch.setattr(SimulatedTransport, "world", world, raising=False)
     monkeypatch.setattr(syncobj, "monotonic", lambda: world.now)
@@ -380,6 +389,15 @@ def simulate(directory: Path, seed: int, monkeypatch) -> World:
     try:
         for node in world.nodes.values():
             node.start()
+        yield world
+    finally:
+        for node in world.nodes.values():
+            if node.consensus is not None:
+                node.crash()
+
+
+def simulate(directory: Path, seed: int, monkeypatch) -> World:
+    with world_of(directory, seed, monkeypatch) as world:
         run(world, 2.0, disturbing=False)
         run(world, CHAOS_S, disturbing=True)
         world.cut.clear()
@@ -393,10 +411,6 @@ def simulate(directory: Path, seed: int, monkeypatch) -> World:
             for name, node in world.nodes.items()
         )
         check_end(world)
-    finally:
-        for node in world.nodes.values():
-            if node.consensus is not None:
-                node.crash()
     return world
 
 
@@ -420,6 +434,54 @@ def test_whatever_happens_nothing_acknowledged_is_lost(seed, tmp_path, monkeypat
     world = simulate(tmp_path, seed, monkeypatch)
     assert len(world.acknowledged) > 20, "the schedule must leave room for work"
     assert len(world.leaders) > 1, "and take the leader away at least once"
+
+
+def leader_of(world: World) -> SimulatedNode:
+    run(world, CALM_S, False, until=lambda: any(leads(node) for node in world.nodes.values()))
+    return max(filter(leads, world.nodes.values()), key=lambda node: node.consensus.figures()["term"])
+
+
+def leads(node: SimulatedNode) -> bool:
+    consensus = node.consensus
+    return consensus is not None and not node.paused and consensus.role() == LEADER and consensus.is_caught_up()
+
+
+def submit(world: World, leader: SimulatedNode, command) -> list:
+    """Propose; after a moment, the answers that came."""
+    answers: list = []
+    leader.consensus.submit(encode_command(command), lambda answer, reason: answers.append(answer))
+    run(world, 0.5, disturbing=False)
+    return answers
+
+
+def claim(world: World, leader: SimulatedNode) -> None:
+    assert submit(world, leader, Claim(leader.consensus.figures()["term"], leader.name)) == [Accepted()]
+
+
+def test_a_claim_is_told_as_new_where_a_longer_log_was_cut(tmp_path, monkeypatch):
+    with world_of(tmp_path, 0, monkeypatch) as world:
+        world.proposes = False
+        cut_off = leader_of(world)
+        claim(world, cut_off)
+        world.cut = {(name, cut_off.name) for name in NAMES} | {(cut_off.name, name) for name in NAMES}
+        view = cut_off.consensus.ledger.view
+        for _ in range(12):  # they stay in its log, but nobody else ever has them
+            cut_off.consensus.submit(
+                encode_command(next_append(view, view.epoch, cut_off.name, 50)), lambda answer, reason: None
+            )
+        run(world, 0.1, disturbing=False)
+        longer = cut_off.consensus.figures()["last_index"]
+        cut_off.crash()
+        successor = leader_of(world)
+        world.cut.clear()
+        claim(world, successor)
+        cut_off.start()
+        run(world, 2.0, disturbing=False)
+        assert cut_off.consensus.figures()["last_index"] < longer - 3
+        successor.consensus.hand_over(cut_off.name, lambda answer, reason: None)
+        run(world, CALM_S, False, until=lambda: leads(cut_off))
+        assert leads(cut_off)
+        claim(world, cut_off)  # `on_event_applied` looks how it is told
 
 
 @pytest.mark.slow
