@@ -19,7 +19,6 @@ from flashblocks.execution.fee_history import (
 from flashblocks.execution.keccak import keccak256
 from flashblocks.execution.proofs import account_proof
 from flashblocks.execution.rpc_arguments import (
-    LATEST,
     BlockName,
     LogFilter,
     address,
@@ -34,6 +33,7 @@ from flashblocks.preconf.snapshot import PendingSnapshot
 from flashblocks.wire.hexadecimal import data, quantity, to_bytes, to_int
 from flashblocks.wire.jsonrpc import INVALID_PARAMS, LIMIT_EXCEEDED, SERVER_ERROR, RpcError
 
+PENDING = BlockName("pending")
 LOG_BLOCKS_MAX = 10_000
 LOGS_MAX = 20_000
 
@@ -146,18 +146,19 @@ class RpcReads:
         return suggested_tip([block for block in blocks if block is not None])
 
     async def fee_history(self, count: Any, newest: Any = "latest", percentiles: Any = None) -> dict[str, Any]:
-        """eth_feeHistory over sealed blocks; `pending` counts as the newest sealed one."""
+        """eth_feeHistory; up to `pending` the open block is the last one, as full as it is by now."""
         wanted = count if isinstance(count, int) and not isinstance(count, bool) else to_int(count)
         values = read_percentiles(percentiles)
-        name = block_name(newest)
-        found = self._view.find(LATEST if name.tag == "pending" else name)
+        found = self._view.find(block_name(newest))
         if found is None:
             raise RpcError(SERVER_ERROR, f"request beyond head block: requested {newest}, head {self._head()}")
+        if wanted == 0:
+            return {"oldestBlock": "0x0", "gasUsedRatio": None}
         first = max(0, found.number - min(max(wanted, 1), FEE_HISTORY_BLOCKS_MAX) + 1)
 
         def work() -> dict[str, Any]:
-            blocks = [self._view.chain.by_number(number) for number in range(first, found.number + 1)]
-            return fee_history(self._view.spec, [block for block in blocks if block is not None], values)
+            before = [self._view.chain.by_number(number) for number in range(first, found.number)]
+            return fee_history(self._view.spec, [*(block for block in before if block is not None), found], values)
 
         answer: dict[str, Any] = await self._heavy(work)
         return answer
@@ -250,7 +251,7 @@ class RpcReads:
         who = address(account)
         _, state = self._view.state(block)
         nonce = state.nonce(who)
-        if block_name(block) == BlockName("pending"):
+        if block_name(block) == PENDING:
             nonce = await self._pool_nonce(who, self._sent.next_nonce(who, nonce))
         return quantity(nonce)
 
@@ -272,16 +273,20 @@ class RpcReads:
     # Logs -----------------------------------------------------------------------------------------------------------
 
     async def logs(self, criteria: Any = None) -> list[dict[str, Any]]:
-        """eth_getLogs; a range that ends in `pending` has the preconfirmed logs after the sealed ones."""
+        """eth_getLogs; a range that ends in `pending` has the preconfirmed logs after the sealed ones.
+
+        One that begins there and names no end is of nothing else, as in the deployed node.
+        """
         wanted = log_filter(criteria)
         if wanted.block_hash is not None:
             found = self._view.by_hash(wanted.block_hash)
             if found is None:
                 raise RpcError(SERVER_ERROR, "unknown block")
             return _logs_of(found, wanted)
-        first, last = self._view.find(wanted.from_block), self._view.find(wanted.to_block)
+        end_name = PENDING if ends_in_pending(criteria) else wanted.to_block
+        first, last = self._view.find(wanted.from_block), self._view.find(end_name)
         start = _height(first, wanted.from_block, self._head())
-        end = _height(last, wanted.to_block, self._head())
+        end = _height(last, end_name, self._head())
         if start > end:
             raise RpcError(INVALID_PARAMS, "invalid block range params")
         if end - start >= LOG_BLOCKS_MAX:
@@ -306,6 +311,14 @@ class RpcReads:
         if pending is not None:
             collected += shapes.pending_logs(pending, wanted)
         return collected
+
+
+def ends_in_pending(criteria: Any) -> bool:
+    """Whether a log filter's range reaches into the open block."""
+    if not isinstance(criteria, dict):
+        return False
+    end = criteria.get("toBlock")
+    return bool(end == "pending" or (end is None and criteria.get("fromBlock") == "pending"))
 
 
 def receipt_json(found: Resolved, position: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 from prometheus_client import CollectorRegistry, Gauge
 
-from actors.rpc_reads import RpcReads
+from actors.rpc_reads import RpcReads, ends_in_pending
 from actors.rpc_server import Method, RpcSession
 from flashblocks.preconf.events import Event
 from flashblocks.preconf.filters import Filters, block_hashes
@@ -111,9 +111,8 @@ class RpcSubscriber:
     # Filters --------------------------------------------------------------------------------------------------------
 
     async def new_filter(self, criteria: Any = None) -> str:
-        """eth_newFilter: logs of sealed blocks as they come; with `toBlock: pending` of flashblocks."""
-        pending = isinstance(criteria, dict) and criteria.get("toBlock") == "pending"
-        emit = subscription("pendingLogs" if pending else "logs", criteria)
+        """eth_newFilter: logs of sealed blocks as they come; of flashblocks where the range reaches into `pending`."""
+        emit = subscription("pendingLogs" if ends_in_pending(criteria) else "logs", criteria)
         return self._filters.install(emit, time.monotonic(), criteria)
 
     async def new_block_filter(self) -> str:

@@ -1,11 +1,14 @@
 """What a transaction should offer: eth_feeHistory, and the tip that recent blocks paid (geth's gas price oracle)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from flashblocks.execution.chain import ChainBlock
 from flashblocks.execution.chain_spec import ChainSpec
 from flashblocks.execution.fees import next_base_fee
+from flashblocks.execution.header import Header
+from flashblocks.execution.receipt import Receipt
+from flashblocks.execution.transaction import Transaction
 from flashblocks.wire.hexadecimal import WireError, quantity
 
 FEE_HISTORY_BLOCKS_MAX = 1_024
@@ -32,7 +35,27 @@ def read_percentiles(value: Any) -> list[float]:
     return read
 
 
-def fee_history(spec: ChainSpec, blocks: Sequence[ChainBlock], percentiles: Sequence[float]) -> dict[str, Any]:
+class FeeBlock(Protocol):
+    """What the fees of a block are read from, be it sealed or open."""
+
+    @property
+    def number(self) -> int:
+        """The height."""
+
+    @property
+    def header(self) -> Header:
+        """The header."""
+
+    @property
+    def transactions(self) -> tuple[Transaction, ...]:
+        """In order."""
+
+    @property
+    def receipts(self) -> tuple[Receipt, ...]:
+        """One for each."""
+
+
+def fee_history(spec: ChainSpec, blocks: Sequence[FeeBlock], percentiles: Sequence[float]) -> dict[str, Any]:
     """The answer for consecutive `blocks`, oldest first, at least one; the last base fee is the next block's."""
     answer: dict[str, Any] = {
         "oldestBlock": quantity(blocks[0].number),
@@ -49,7 +72,7 @@ def fee_history(spec: ChainSpec, blocks: Sequence[ChainBlock], percentiles: Sequ
     return answer
 
 
-def _rewards(block: ChainBlock, percentiles: Sequence[float]) -> list[int]:
+def _rewards(block: FeeBlock, percentiles: Sequence[float]) -> list[int]:
     """The tip at each percentile of the block's gas, cheapest first (deposits pay none and are left out)."""
     base_fee = block.header.base_fee_per_gas
     paid = sorted(

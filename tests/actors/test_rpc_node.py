@@ -408,4 +408,12 @@ async def test_fee_history(node: RpcNode, wallet: RpcClient, sequencer: OneSeque
     assert history["oldestBlock"] == "0x0"
     assert len(history["baseFeePerGas"]) == 3
     assert history["reward"][1] == ["0x1388", "0x1388"]
+    sequencer.flashblock(sequencer.forge.transfer(0, 1, tip=7_000))
+    await shown(node, 2, 1)
+    open_block = await wallet.call("eth_getBlockByNumber", "pending", False)
+    history = await wallet.call("eth_feeHistory", 2, "pending", [50])
+    assert (history["oldestBlock"], history["reward"]) == ("0x1", [["0x1388"], ["0x1b58"]])
+    assert history["baseFeePerGas"][1] == open_block["baseFeePerGas"]
+    assert history["gasUsedRatio"][1] == int(open_block["gasUsed"], 16) / int(open_block["gasLimit"], 16)
+    assert await wallet.call("eth_feeHistory", 0, "latest") == {"oldestBlock": "0x0", "gasUsedRatio": None}
     assert int(await wallet.call("eth_gasPrice"), 16) > 1_000_000

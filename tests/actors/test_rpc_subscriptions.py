@@ -255,6 +255,30 @@ async def test_polled_filters(node: RpcNode, sequencer: OneSequencer) -> None:
     await client.close()
 
 
+async def test_logs_from_pending_on_are_those_of_the_open_block_alone(node: RpcNode, sequencer: OneSequencer) -> None:
+    client = RpcClient(node.server.url, timeout_s=10)
+    sequencer.begin()
+    sequencer.flashblock(deployment(), token_transfer(1, 10))
+    await sequencer.seal()
+    sequencer.begin()
+    sequencer.flashblock(token_transfer(2, 20))
+    await until(lambda: (s := node.follower.pending()) and (s.number, s.index) == (2, 1), "pending")
+
+    async def amounts(**criteria: str) -> list[int]:
+        return [int(log["data"], 16) for log in await client.call("eth_getLogs", criteria)]
+
+    assert await amounts(fromBlock="0x0", toBlock="pending") == [10, 20]
+    assert await amounts(fromBlock="0x0") == [10]
+    assert await amounts(fromBlock="pending", toBlock="pending") == await amounts(fromBlock="pending") == [20]
+    with pytest.raises(RpcRefused, match="invalid block range"):
+        await amounts(fromBlock="pending", toBlock="latest")
+    filtered = await client.call("eth_newFilter", {"fromBlock": "pending"})
+    sequencer.flashblock(token_transfer(3, 30))
+    await until(lambda: (s := node.follower.pending()) and s.index == 2, "pending again")
+    assert [int(log["data"], 16) for log in await client.call("eth_getFilterChanges", filtered)] == [30]
+    await client.close()
+
+
 async def test_http_manners(node: RpcNode) -> None:
     """Batches, CORS, sizes and parse errors as browsers and libraries expect them."""
     async with aiohttp.ClientSession() as session:
