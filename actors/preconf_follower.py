@@ -174,15 +174,19 @@ class PreconfFollower:
         """How many proxies we are connected to."""
         return sum(stream.connected for stream in self._streams)
 
+    def reconnects(self) -> int:
+        """How often a proxy was tried again."""
+        return sum(max(0, stream.counters.attempts - 1) for stream in self._streams)
+
     # Facts ----------------------------------------------------------------------------------------------------------
 
     def _on_frame(self, frame: Frame) -> None:
         now = time.monotonic()
         if isinstance(frame, FlashblockFrame):
-            self.metrics.messages.inc()
+            self.metrics.upstream.count("upstream_messages")
             known = self.machine.has(frame.number, frame.index, frame.digest)
             if known and frame.epoch <= self.machine.epoch:
-                self.metrics.dropped.labels("duplicate").inc()
+                self.metrics.upstream.count("unexpected_block_order", reason="duplicate")
                 return
             try:
                 arrival = arrival_of(frame)
@@ -198,7 +202,7 @@ class PreconfFollower:
             self._decide(self.machine.gap_announced(now, frame.number, frame.index_from))
 
     def _on_foreign(self, message: str | bytes) -> None:
-        self.metrics.messages.inc()
+        self.metrics.upstream.count("upstream_messages")
         try:
             arrival = self._foreign.arrival_of(message)
         except WireError as error:
@@ -207,7 +211,7 @@ class PreconfFollower:
         self._decide(self.machine.streamed(time.monotonic(), arrival))
 
     def _unreadable(self, error: WireError) -> None:
-        self.metrics.errors.inc()
+        self.metrics.upstream.count("upstream_errors")
         self._log.warning("flashblock refused", error=str(error))
 
     async def _tick(self) -> None:
@@ -265,7 +269,8 @@ class PreconfFollower:
         match decision:
             case Execute(arrival):
                 await self._execute(arrival)
-            case Seal(block, _, _):
+            case Seal(block, _, index):
+                self.metrics.upstream.observe("flashblocks_in_block", index + 1)
                 await self._set_head(block.hash)
             case _SetHead(block_hash):
                 await self._set_head(block_hash)
@@ -274,7 +279,7 @@ class PreconfFollower:
             case Invalidated():
                 self._withdraw(decision)
             case Dropped(reason, number, index):
-                self.metrics.dropped.labels(reason).inc()
+                self.metrics.upstream.count("unexpected_block_order", reason=reason)
                 if reason not in ("duplicate", "stale_block"):
                     self._log.warning("flashblock dropped", reason=reason, block=number, index=index)
             case Resend(number, index):
@@ -301,6 +306,7 @@ class PreconfFollower:
         status, error, snapshot = await self.in_evm(work)
         self.metrics.processing.observe(time.perf_counter() - began)
         if error is not None:
+            self.metrics.upstream.count("block_processing_error")
             self._log.warning(
                 "flashblock invalid",
                 block=arrival.number,
@@ -349,7 +355,7 @@ class PreconfFollower:
             self.metrics.divergences.inc()
         self.metrics.lost.inc(len(gone.lost))
         if gone.reorg:
-            self.metrics.reorgs.inc()
+            self.metrics.upstream.count("pending_clear_reorg")
         self._log.warning(
             "preconfirmed block replaced",
             block=gone.number,
@@ -455,7 +461,10 @@ class PreconfFollower:
         assert known is not None
         hashes = tuple(transaction.hash for transaction in known.transactions)
         fact = CanonicalBlock(block.header.number, block.hash, block.header.parent_hash, hashes)
+        opened = self.machine.open
         decisions = self.machine.canonical(time.monotonic(), fact)
+        if opened is not None and opened is not self.machine.open and opened.number <= fact.number:
+            self.metrics.upstream.count("pending_clear_catchup")
         if self.machine.head.hash == block.hash:
             self._todo.append(_SetHead(block.hash))
             self._work.set()

@@ -19,8 +19,13 @@ def exposition(
     active: int,
     by_app: Mapping[str, int],
     age_s: float | None,
+    fan_outs: tuple[int, float],
+    queued_max: int,
 ) -> bytes:
-    """Write every metric; `links` are (URL, link, malformed messages), `age_s` that of the last flashblock."""
+    """Write every metric; `links` are (URL, link, malformed messages), `age_s` that of the last flashblock.
+
+    `fan_outs` are how many flashblocks were given to all subscribers, and the seconds it took.
+    """
     links = list(links)
     counters = [link.counters for _, link, _ in links]
     lines: list[str] = []
@@ -38,6 +43,9 @@ def exposition(
     lines += _metric("upstream_errors", "counter", [("", errors)])
     messages = [(_label("upstream", url), link.counters.received) for url, link, _ in links]
     lines += _metric("upstream_messages", "counter", messages)
+    count, seconds = fan_outs
+    lines += _metric("broadcast_queue_size", "gauge", [("", queued_max)])
+    lines += _metric("message_send_duration", "summary", [("_sum", round(seconds, 6)), ("_count", count)])
     for name, value in msgspec.to_builtins(stream).items():
         lines += _metric(f"stream_{name}", "counter", [("", value)])
     if age_s is not None:

@@ -27,7 +27,7 @@ from actors.stream_server import StreamServer
 from flashblocks.proxy.admission import Door, Format, find_door, pick_subprotocol, subprotocols
 from flashblocks.proxy.filters import Touched
 from flashblocks.proxy.foreign import Foreign
-from flashblocks.proxy.limits import Limits, Refused, Ticket, client_ip
+from flashblocks.proxy.limits import INSTANCE_LIMIT, PER_IP_LIMIT, Limits, Refused, Ticket, client_ip
 from flashblocks.proxy.ordering import Arrival
 from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.flashblock_json import encode_json
@@ -117,6 +117,8 @@ class ServingCounters(msgspec.Struct):
     closed_connections: int = 0
     lagged_connections: int = 0
     rate_limited_requests: int = 0
+    per_ip_rate_limited_requests: int = 0
+    global_rate_limited_requests: int = 0
     unauthorized_requests: int = 0
     bytes_broadcasted: int = 0
     client_pong_disconnects: int = 0
@@ -200,6 +202,12 @@ class Subscribers:
     def __len__(self) -> int:
         return len(self._filtered) + sum(len(group) for group in self._plain.values())
 
+    @property
+    def queued_max(self) -> int:
+        """How many messages the slowest subscriber has still to take."""
+        connections = [*self._filtered, *(each for group in self._plain.values() for each in group)]
+        return max((connection.queued for connection in connections), default=0)
+
     async def start(self) -> None:
         """Bind and serve; raises `OSError` when the port is taken."""
         await self._server.start()
@@ -271,6 +279,8 @@ class Subscribers:
                 self.counters.unauthorized_requests += 1
             else:
                 self.counters.rate_limited_requests += 1
+                self.counters.per_ip_rate_limited_requests += ticket.message == PER_IP_LIMIT
+                self.counters.global_rate_limited_requests += ticket.message == INSTANCE_LIMIT
             return _refusal(ticket)
         connection.ticket, connection.door, connection.on_lost = ticket, door, self._lost
         return None

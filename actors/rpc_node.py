@@ -210,6 +210,7 @@ class RpcNode:
             raise RpcError(SERVER_ERROR, f"no execution client answers: {unknown}") from None
 
     def _admit(self, method: str) -> None:
+        self.follower.metrics.called(method)
         if not self._per_ip.take(CALLER.get().address, time.monotonic()):
             raise RpcError(LIMIT_EXCEEDED, "rate limit exceeded")
 

@@ -159,6 +159,7 @@ class WebsocketProxy:
         self._registry = CollectorRegistry()
         self._stages = component_stages("websocket-proxy", settings.name, settings.data_dir, self._registry)
         self._last_flashblock_at: float | None = None
+        self._fan_outs, self._fan_out_s = 0, 0.0
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
         self._closings: set[asyncio.Task[None]] = set()
@@ -321,6 +322,7 @@ class WebsocketProxy:
         self._last_flashblock_at = self._now()
         self._subscribers.publish(outgoing)
         took_s, more = time.perf_counter() - began, {names.SUBSCRIBERS: len(self._subscribers)}
+        self._fan_outs, self._fan_out_s = self._fan_outs + 1, self._fan_out_s + took_s
         self._stages.frame(outgoing.frame, names.FAN_OUT, took_s, more=dict(more))
         self._backlog.add(arrival.number, arrival.index, len(outgoing.frame.body), outgoing)
 
@@ -434,6 +436,8 @@ class WebsocketProxy:
             active=self._subscribers.limits.active,
             by_app=self._subscribers.limits.by_app(),
             age_s=self._age_s(),
+            fan_outs=(self._fan_outs, self._fan_out_s),
+            queued_max=self._subscribers.queued_max,
         )
         # OpenMetrics, for those who can read it, has the trace ids beside the numbers.
         encode, content_type = choose_encoder(ACCEPT.get())

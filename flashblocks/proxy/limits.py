@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import NamedTuple
 
+INSTANCE_LIMIT, PER_IP_LIMIT, APP_LIMIT = "Global limit", "IP limit exceeded", "App limit exceeded"
+
 
 class ApiKey(NamedTuple):
     """One key of one application; `limit` 0 means as many connections as the other limits allow."""
@@ -103,11 +105,11 @@ class Limits:
             return Refused(401, "Invalid API key")
         app = self._keys[key] if key is not None else None
         if self._active >= self._instance:
-            return Refused(429, "Global limit")
+            return Refused(429, INSTANCE_LIMIT)
         if self._per_ip and self._by_ip[ip] >= self._per_ip:
-            return Refused(429, "IP limit exceeded")
+            return Refused(429, PER_IP_LIMIT)
         if app is not None and app.limit and self._by_app[app.app] >= app.limit:
-            return Refused(429, "App limit exceeded")
+            return Refused(429, APP_LIMIT)
         self._active += 1
         self._by_ip[ip] += 1
         if app is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from actors.follower_metrics import COUNTERS
 from actors.rpc_client import RpcClient, RpcRefused
 from actors.rpc_node import RpcNode
 from flashblocks.execution.accounts import TEST_ACCOUNTS
@@ -97,6 +98,37 @@ async def test_the_next_block_seals_what_was_followed(
     await until(lambda: node.follower.machine.unconfirmed_blocks == 0, "the client confirms the sealed block")
 
 
+async def test_metrics_have_the_upstream_nodes_names_and_count(
+    node: RpcNode, wallet: RpcClient, sequencer: OneSequencer
+) -> None:
+    async def metrics() -> dict[str, float]:
+        lines = (await wallet.get("/metrics"))[1].decode().splitlines()
+        pairs = (line.rsplit(" ", 1) for line in lines if line.startswith("reth_flashblocks_"))
+        return {name.removeprefix("reth_flashblocks_"): float(value) for name, value in pairs}
+
+    assert {*COUNTERS, "reconnect_attempts", "pending_snapshot_height", "flashblocks_in_block_count"} <= set(
+        await metrics()
+    )
+    sequencer.begin()
+    sequencer.flashblock(sequencer.forge.transfer(0, 0))
+    await shown(node, 1, 1)
+    await sequencer.seal()
+    sequencer.begin()
+    await shown(node, 2, 0)
+    sequencer.flashblock(sequencer.forge.transfer(0, 1))
+    await shown(node, 2, 1)
+    await wallet.call("eth_getBalance", data(ALICE.address), "pending")
+    await wallet.call("eth_call", {"to": data(BOB.address)})
+    counted = await metrics()
+    assert (counted["upstream_messages"], counted["upstream_errors"], counted["rpc_get_balance"]) == (4, 0, 1)
+    assert (counted["rpc_call"], counted["flashblocks_in_block_sum"], counted["flashblocks_in_block_count"]) == (
+        1,
+        2,
+        1,
+    )
+    assert (counted["pending_snapshot_height"], counted["pending_snapshot_fb_index"]) == (2, 1)
+
+
 async def test_a_gap_is_asked_for_and_filled(node: RpcNode, sequencer: OneSequencer) -> None:
     sequencer.withheld.add((1, 1))
     sequencer.begin()
@@ -129,6 +161,7 @@ async def test_a_missing_tail_comes_from_the_sealed_block(node: RpcNode, sequenc
     sequencer.begin()
     await shown(node, 2, 0)
     assert node.follower.metrics.divergences._value.get() == 0
+    assert node.follower.metrics.upstream.value("pending_clear_catchup") == 1
 
 
 async def test_divergence_is_counted_and_the_chain_goes_on(

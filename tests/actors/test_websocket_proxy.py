@@ -191,6 +191,7 @@ async def test_the_fan_outs_duration_has_its_trace_as_exemplar(tmp_path):
         plain = (await cluster.get("/metrics"))[1].decode()
         text = (await cluster.get("/metrics", {"Accept": "application/openmetrics-text"}))[1].decode()
     assert "# TYPE websocket_proxy_sent_messages counter\n" in plain and "trace_id" not in plain
+    assert "\nwebsocket_proxy_message_send_duration_count 1\n" in plain
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert families["websocket_proxy_sent_messages"].samples[0].value == 1
     exemplars = [sample.exemplar for sample in families[METRIC].samples if sample.exemplar is not None]
@@ -364,6 +365,10 @@ async def test_limits_answer_before_the_upgrade_and_free_their_slots():
         metrics = (await cluster.get("/metrics"))[1].decode()
         assert "\nwebsocket_proxy_unauthorized_requests 1\n" in metrics
         assert "\nwebsocket_proxy_rate_limited_requests 3\n" in metrics
+        assert "\nwebsocket_proxy_per_ip_rate_limited_requests 1\n" in metrics
+        assert "\nwebsocket_proxy_global_rate_limited_requests 1\n" in metrics
+        assert "\nwebsocket_proxy_broadcast_queue_size 0\n" in metrics
+        assert "\nwebsocket_proxy_message_send_duration_count 0\n" in metrics
         assert '\nwebsocket_proxy_connections_by_app{app="shop"}' in metrics
 
 
