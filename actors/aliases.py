@@ -213,10 +213,16 @@ _ALIASES: Mapping[str, Mapping[str, Alias]] = {
     "rpc-node": {
         "flashblocks-url": Alias("stream_urls"),
         "websocket-url": Alias("stream_urls"),
+        "http.addr": Alias("host"),
         "http.port": Alias("port"),
+        "http.corsdomain": Alias("cors_origins"),
         **_LOG_LEVEL,
     },
-    "ingress": {"builder-rpc-urls": Alias("target_urls"), **_LOG_LEVEL},
+    "ingress": {
+        "builder-rpc-urls": Alias("target_urls"),
+        "tx-forwarding-resend-after-ms": Alias("resend_after_ms"),
+        **_LOG_LEVEL,
+    },
 }
 
 
@@ -277,6 +283,21 @@ _WITHOUT_EFFECT: Mapping[str, Mapping[str, str]] = {
         "flashblocks.enable-incremental-state-root": "state roots are always incremental",
         "builder.exclude-reverts-between-flashblocks": "a bundle that reverted is dropped for good",
         "builder.log-pool-transactions": "the pool's transactions are traced, not logged",
+    },
+    "rpc-node": {
+        "http": "HTTP is always on",
+        "ws": "WebSocket is always on, on the HTTP port",
+        "enable-metering": "metering is always on",
+        "enable-tx-forwarding": "transactions always go on, to --ingress-urls",
+        "enable-transaction-tracing": "traces are kept where a data directory is set",
+        "enable-transaction-tracing-logs": "traces are kept where a data directory is set",
+        "max-pending-blocks-depth": "pending is one block on this node's own head, however far the stream is ahead",
+        "flashblocks.cached-execution": "what was followed is never executed again",
+    },
+    "ingress": {
+        "enable-tx-forwarding": "forwarding is all that an ingress does",
+        "tx-forwarding-batch-size": "what waits goes together, up to 256 transactions",
+        "tx-forwarding-max-rps": "the pace is one message every 20 ms and pool, however much is in it",
     },
     "websocket-proxy": {
         "log-format": "logs are JSON",

@@ -42,6 +42,12 @@ def test_environment_names_are_the_upstream_ones(component: str, flag: str, name
         ("websocket-proxy", {"GLOBAL_CONNECTIONS_LIMIT": "7"}, "instance_connection_limit", "7"),
         ("websocket-proxy", {"INSTANCE_CONNECTIONS_LIMIT": "7"}, "instance_connection_limit", "7"),
         ("websocket-proxy", {"PER_IP_CONNECTIONS_LIMIT": "7"}, "per_ip_connection_limit", "7"),
+        ("rpc-node", {"FLASHBLOCKS_URL": "ws://a/ws"}, "stream_urls", "ws://a/ws"),
+        ("rpc-node", {"WEBSOCKET_URL": "ws://a/ws"}, "stream_urls", "ws://a/ws"),
+        ("rpc-node", {"HTTP_ADDR": "0.0.0.0"}, "host", "0.0.0.0"),
+        ("rpc-node", {"HTTP_CORSDOMAIN": "https://a"}, "cors_origins", "https://a"),
+        ("ingress", {"BUILDER_RPC_URLS": "http://a,http://b"}, "target_urls", "http://a,http://b"),
+        ("ingress", {"TX_FORWARDING_RESEND_AFTER_MS": "2000"}, "resend_after_ms", "2000"),
     ],
 )
 def test_units_are_converted(component: str, environment: dict[str, str], field: str, value: str) -> None:
