@@ -72,6 +72,13 @@ class GuardFiles:
         os.fchmod(descriptor, PRIVATE_MODE)  # of an older version's, too
         return descriptor
 
+    def read_order(self) -> GuardOrder | None:
+        """What the guard has to run, None when there is none."""
+        try:
+            return msgspec.json.decode(self.order.read_bytes(), type=GuardOrder)
+        except OSError:
+            return None
+
     def guard(self) -> tuple[int, bool] | None:
         """The pid of the living guard and whether Ray runs; None when there is none: the lock is the kernel's word."""
         if not is_locked(self.lock):

@@ -45,6 +45,9 @@ def parser() -> argparse.ArgumentParser:
     stop = verbs.add_parser("stop", help="end this host's Ray, and nobody else's")
     stop.add_argument("--node-address", default=None, help="which, where this machine stands for several hosts")
     stop.set_defaults(run=_stop)
+    restart = verbs.add_parser("restart", help="end this host's Ray and start it as it was, with what is installed now")
+    restart.add_argument("--node-address", default=None, help="which, where this machine stands for several hosts")
+    restart.set_defaults(run=_restart)
     token = verbs.add_parser("token", help="make the token of a new cluster, unless there is one")
     token.set_defaults(run=_token)
     listing = verbs.add_parser("ports", help="what Ray listens on, for the firewall")
@@ -204,6 +207,16 @@ def _stop(options: argparse.Namespace) -> int:
     _end_guard(files)
     say(f"Ray on {address} was ended")
     return 0
+
+
+def _restart(options: argparse.Namespace) -> int:
+    address = options.node_address or own_address()
+    files = GuardFiles(address)
+    order = files.read_order() if files.guard() is not None else None
+    if order is None:
+        raise CommandError(f"no Ray is kept running on {address}; start it with: flashblocks ray start")
+    _end_guard(files)
+    return _start_guard(files, order, address)
 
 
 def _end_guard(files: GuardFiles) -> None:

@@ -126,6 +126,22 @@ def test_a_unit_takes_the_place_of_a_guard_that_was_killed(guarded: Guarded) -> 
     assert guarded.starts.read_text().count("started") == 2
 
 
+def test_a_restart_runs_the_same_command_again_under_a_new_guard(guarded: Guarded) -> None:
+    first = guarded.raylet()
+    restart, stop = (
+        [sys.executable, "-m", "cli.main", "ray", verb, "--node-address", "10.0.0.11"] for verb in ("restart", "stop")
+    )
+    subprocess.run(restart, check=True)
+    assert guarded.process.wait(WAIT_S_MAX) == 0
+    assert not Path(f"/proc/{first}").exists()
+    assert guarded.starts.read_text().count("started") == 2
+    found = guarded.files.guard()
+    assert found is not None
+    assert found[1]
+    subprocess.run(stop, check=True)
+    assert "no Ray is kept running" in subprocess.run(restart, capture_output=True, text=True, check=False).stderr
+
+
 def test_its_log_is_private_and_has_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     files = GuardFiles("10.0.0.11")
