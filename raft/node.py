@@ -30,11 +30,12 @@ from raft.ledger import (
     LedgerView,
     Reason,
     Refused,
+    decode_command,
     encode_command,
 )
 from raft.membership import ChangeRefused, MemberChange
 from raft.settings import RaftSettings
-from raft.syncobj import DISCARDED, MISSING_LEADER, NOT_LEADER, QUEUE_FULL, ROLES, SUCCESS, Consensus
+from raft.syncobj import DISCARDED, MISSING_LEADER, NOT_LEADER, QUEUE_FULL, REGULAR, ROLES, SUCCESS, Consensus
 
 TRANSFER_RETRY_S: Final = 0.002
 """How often a transfer looks whether its target is level, and whether leadership has moved."""
@@ -180,6 +181,20 @@ class RaftNode:
     def ledger(self) -> LedgerView:
         """The ledger as applied on this node so far, frozen. Callbacks may lag behind it, never run ahead of it."""
         return self._consensus.ledger.view if self._consensus is not None else self._genesis
+
+    async def whole_log(self) -> tuple[LedgerView, list[Command]]:
+        """The ledger, and what this node's log has after it: a majority may have committed that too, or may never."""
+        loop, consensus = self._loop, self._consensus
+        if loop is None or consensus is None or not self._running:
+            return self.ledger, []
+        told: asyncio.Future[tuple[LedgerView, list[Command]]] = loop.create_future()
+
+        def tell(consensus: Consensus) -> None:
+            self._post(_settle, told, (consensus.ledger.view, self._unapplied(consensus)))
+
+        self._requests.append(tell)
+        consensus.wake()
+        return await told
 
     @property
     def node_id(self) -> str:
@@ -400,6 +415,12 @@ class RaftNode:
         except RuntimeError:
             # The loop is closed: nobody is left to be told.
             self._stop.set()
+
+    def _unapplied(self, consensus: Consensus) -> list[Command]:
+        applied, log = int(consensus.figures()["last_applied"]), self._journal
+        assert log is not None
+        entries = [log[position] for position in range(len(log)) if log[position][1] > applied]
+        return [decode_command(entry[0][1:]) for entry in entries if entry[0][:1] == REGULAR]
 
     # Back on the event loop.
 

@@ -445,3 +445,20 @@ def test_settings_type_is_what_the_node_takes(tmp_path):
     node = RaftNode(settings)
     assert node.ledger.head == (7, b"\x07" * 32)
     assert (node.is_leader, node.leader(), node.caught_up, node.fault, node.term) == (False, None, False, None, 0)
+
+
+async def test_the_whole_log_has_what_no_majority_confirmed(make_group, until):
+    group = make_group()
+    await group.start()
+    leader = await group.leader()
+    epoch = await claim(leader)
+    await append(leader, epoch)
+    for name, node in group.nodes.items():
+        if name != leader.node_id:
+            await node.close()
+    command = next_append(leader.ledger, epoch, leader.node_id, 100)
+    outcome = await leader.propose(command, 0.2)
+    assert not isinstance(outcome, Accepted)
+    view, log = await leader.whole_log()
+    assert view.open is not None and view.open.last_index == 0
+    assert [one for one in log if isinstance(one, Append)] == ([command] if isinstance(outcome, Unknown) else [])
