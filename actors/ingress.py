@@ -207,7 +207,7 @@ class Ingress:
 
     async def _admit(self, raw: bytes, caller: Caller, traced: bool) -> bytes:
         began, context = time.time(), caller.traceparent
-        if not self._per_ip.take(self._address_of(caller), time.monotonic()):
+        if not self._per_ip.take(caller.origin(self.settings.trusted_proxy_addresses), time.monotonic()):
             self._refused.labels("rate").inc()
             raise RpcError(LIMIT_EXCEEDED, "rate limit exceeded: too many transactions from this address")
         try:
@@ -269,11 +269,6 @@ class Ingress:
 
     async def _status(self) -> dict[str, Any]:
         return self.status()
-
-    def _address_of(self, caller: Caller) -> str:
-        if caller.forwarded_for and caller.address in self.settings.trusted_proxy_addresses:
-            return caller.forwarded_for.rpartition(",")[2].strip() or caller.address
-        return caller.address
 
     def _probes(self) -> Probes:
         if self._chain.terms is None:

@@ -340,6 +340,8 @@ class _Wiring:
             "target_urls": self._execution_urls(),
             "stream_urls": self._stream_urls(),
             "execution_urls": self._execution_urls(),
+            # the rpc-nodes say which wallet a transaction is from
+            "trusted_proxy_addresses": sorted({"127.0.0.1", "::1", *self.at.rpc_nodes}),
         }
         return self._plan("ingress", f"ingress-{index}", index, host, {"http": _http(host, port)}, settings)
 

@@ -74,6 +74,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     request_size_bytes_max: int = REQUEST_SIZE_BYTES_MAX
     per_ip_rate: float = 5_000.0
     per_ip_burst: int = 10_000
+    trusted_proxy_addresses: tuple[str, ...] = ("127.0.0.1", "::1")  # whose X-Forwarded-For counts
     metered_fee_percentile: Annotated[int, msgspec.Meta(ge=0, le=100)] = 50  # of `base_meteredPriorityFeePerGas`
 
 
@@ -103,7 +104,14 @@ class RpcNode:
         self._per_ip = RateLimit(settings.per_ip_rate, settings.per_ip_burst)
         view = RpcView(self.follower)
         self._sender = RpcSender(
-            view, self.follower, self._sent, settings.ingress_urls, self.follower.peers, self._publish, log
+            view,
+            self.follower,
+            self._sent,
+            settings.ingress_urls,
+            self.follower.peers,
+            self._publish,
+            log,
+            trusted_proxies=settings.trusted_proxy_addresses,
         )
         self._sender.trace = sends
         reads = RpcReads(view, self._sent, self._beside.run, self._sender.pool_nonce)
@@ -211,7 +219,7 @@ class RpcNode:
 
     def _admit(self, method: str) -> None:
         self.follower.metrics.called(method)
-        if not self._per_ip.take(CALLER.get().address, time.monotonic()):
+        if not self._per_ip.take(CALLER.get().origin(self.settings.trusted_proxy_addresses), time.monotonic()):
             raise RpcError(LIMIT_EXCEEDED, "rate limit exceeded")
 
     def _publish(self, event: Event) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from actors.execution_peers import ExecutionPeers
@@ -48,7 +48,10 @@ class RpcSender:
         peers: ExecutionPeers,
         publish: Callable[[Event], None],
         log: Any,
+        *,
+        trusted_proxies: Container[str] = (),
     ) -> None:
+        self._trusted_proxies = trusted_proxies
         self._view, self._sent, self._peers, self._publish, self._log = view, sent, peers, publish, log
         self.trace: SendTrace | None = None
         self._ingresses = [RpcClient(url, timeout_s=INGRESS_ANSWER_S_MAX) for url in ingress_urls]
@@ -162,7 +165,7 @@ class RpcSender:
     async def _hand_to_ingress(self, ingress: RpcClient, transaction: Transaction, raw: str, traceparent: str) -> None:
         """Over the link, else with a request; raises RpcRefused or RpcUnknown."""
         caller, link = CALLER.get(), self._links[ingress.url]
-        origin = caller.forwarded_for or caller.address
+        origin = caller.origin(self._trusted_proxies)
         if not link.connected:
             headers = {"traceparent": traceparent} | ({"X-Forwarded-For": origin} if origin else {})
             await ingress.call("eth_sendRawTransaction", raw, headers=headers)

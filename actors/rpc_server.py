@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol
@@ -53,6 +53,12 @@ class Caller(NamedTuple):
     forwarded_for: str = ""
     traceparent: str = ""
     authorization: str = ""
+
+    def origin(self, trusted: Container[str]) -> str:
+        """The address that a limit counts: what a trusted hop says last, else the socket's."""
+        if self.forwarded_for and self.address in trusted:
+            return self.forwarded_for.rpartition(",")[2].strip() or self.address
+        return self.address
 
 
 UNKNOWN_CALLER = Caller()

@@ -304,3 +304,18 @@ async def test_too_many_calls_from_one_address_are_refused(sequencer: OneSequenc
             await client.call("eth_chainId")
         assert refused.value.code == -32005
         await client.close()
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_who_calls_is_what_a_trusted_hop_says_and_no_other(sequencer: OneSequencer, trusted: bool) -> None:
+    hops = ("127.0.0.1",) if trusted else ("10.0.0.9",)
+    async with node_behind(sequencer, per_ip_rate=0.001, per_ip_burst=1, trusted_proxy_addresses=hops) as node:
+        client = RpcClient(node.server.url)
+        refused = 0
+        for said in ("10.0.0.1", "1.1.1.1, 10.0.0.2", "10.0.0.2"):
+            try:
+                await client.call("eth_chainId", headers={"X-Forwarded-For": said})
+            except RpcRefused:
+                refused += 1
+        assert refused == (1 if trusted else 2)
+        await client.close()
