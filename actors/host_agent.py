@@ -165,13 +165,10 @@ class HostAgent:
         So the groups of a host go on when its agent does, be the keeper's own host back or not.
         """
         order = self._order
-        if order is None or self._delivered.exists():
-            return
-        if not all((self._data_dir / name).exists() for name in (GENESIS_FILE, CHAIN_FILE, JWT_FILE)):
-            return
-        files = {ORDER_FILE: msgspec.json.encode(order), STATE_FILE: msgspec.json.encode(order.state())}
         with contextlib.suppress(OSError, RuntimeError):  # then the keeper delivers, and says what is wrong
-            self.deliver(files)
+            is_whole = all((self._data_dir / name).exists() for name in (GENESIS_FILE, CHAIN_FILE, JWT_FILE))
+            if order is not None and is_whole and not self._delivered.exists():
+                self.deliver({ORDER_FILE: msgspec.json.encode(order), STATE_FILE: msgspec.json.encode(order.state())})
 
     def _read_order(self) -> JoinOrder | None:
         """The newest version of the order of this run that this host holds."""
