@@ -33,6 +33,7 @@ from chaos.faults import (
     victims,
 )
 from chaos.flood import Flood
+from chaos.operations import HandedToPaused, Paused, SwitchedOff
 from chaos.outages import Failing, NotReady, RayProcessKilled
 from chaos.senders import Sender
 from chaos.signalling import elsewhere
@@ -424,7 +425,33 @@ def _outages() -> list[Drill]:
         sender = Sender(endpoints["chain_id"], account["address"], account["private_key"])
         return Together([Failing(scene.target, sender), Transfer(scene.target, scene.leader)])
 
+    def kill_among_paused(scene: Scene) -> Fault:
+        kill = Signals(scene.target, KILL, victims([scene.leader], ["conductor"]))
+        return Together([Paused(scene.target, scene.some_followers(2)), kill])
+
     return [
+        Drill(
+            name="handed-to-paused",
+            title="leadership is handed to a group whose conductor is paused; it must hand on by itself",
+            row="outage: leadership handed to a conductor that could not act on it",
+            fault=lambda scene: HandedToPaused(scene.target, scene.leader, scene.some_followers(1)[0]),
+            bound=BOUND_SLOW,
+        ),
+        Drill(
+            name="kill-among-paused",
+            title="SIGKILL the leader's conductor while two followers' are paused: one that may act must follow it",
+            row="op-conductor: paused conductors in an election",
+            fault=kill_among_paused,
+            bound=BOUND_MEMBER,
+            groups_min=5,
+        ),
+        Drill(
+            name="builder-switched-off",
+            title=f"debug_setExecutionMode takes the leader's builder out for {HANG_S:.0f} s",
+            row="rollup-boost: a builder's blocks are bad but valid (manual action)",
+            fault=lambda scene: SwitchedOff(scene.target, scene.leader),
+            bound=BOUND_SLOW,
+        ),
         Drill(
             name="handed-to-unready",
             title="leadership is handed to a group whose op-node hangs; it must hand on by itself",

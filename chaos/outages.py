@@ -17,6 +17,7 @@ from actors.rpc_client import RpcRefused, RpcUnknown
 from actors.run_directory import MARKER_VARIABLE, RunDirectory
 from chaos.faults import HANG, TRANSFER_S_MAX, Fault, Signals, Victim, victims
 from chaos.history import Event, Restored
+from chaos.operations import hand_over
 from chaos.senders import Sender
 from chaos.target import DrillError, Target
 
@@ -43,14 +44,8 @@ class NotReady(Signals):
         self.strike()
 
     async def inject(self) -> None:
-        """conductor_transferLeaderToServer; a refusal is an answer too: then nothing was handed over."""
-        client = self._target.client(self._from["actors"]["conductor"]["rpc"])
-        try:
-            membership = await client.call("conductor_clusterMembership", timeout_s=TRANSFER_S_MAX)
-            address = next(one["addr"] for one in membership["servers"] if one["id"] == self._to["name"])
-            await client.call("conductor_transferLeaderToServer", self._to["name"], address, timeout_s=TRANSFER_S_MAX)
-        except (RpcRefused, RpcUnknown) as error:
-            raise DrillError(f"{self._from['name']} does not hand over: {error}") from None
+        """Hand it over; raises DrillError when that is refused."""
+        await hand_over(self._target, self._from, self._to)
 
 
 class Failing(Fault):
