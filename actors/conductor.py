@@ -12,16 +12,17 @@ import contextlib
 import os
 import random
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from actors.conductor_commit import Adoption
 from actors.conductor_metrics import ConductorMetrics
+from actors.conductor_override import Override
 from actors.conductor_peers import ConductorPeers
 from actors.conductor_rpc import ConductorRpc
 from actors.conductor_sequencer import SequencerHandle
+from actors.conductor_settings import Settings
 from actors.conductor_stream import Stream
 from actors.conductor_trace import ConductorTrace
 from actors.frame_link import FrameClient, FrameServer
@@ -50,47 +51,6 @@ EXECUTION_S_MAX = 0.5
 RAFT_DIRECTORY = "raft"
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Every option of a conductor; `healthcheck_…` are op-conductor's."""
-
-    name: str
-    group: int = 0
-    host: str = "127.0.0.1"
-    data_dir: str
-    log_level: str = "info"
-    genesis_path: str = ""
-    genesis_hash: str = ""  # of the genesis block; read from chain.json beside the genesis file where it is not given
-    rpc_port: int = 8547
-    ws_port: int = 8546
-    raft_host: str = ""  # where Raft listens; empty for `host`
-    raft_port: int = 50050
-    raft_peers: dict[str, str]
-    raft_password_path: str
-    peer_urls: dict[str, str] = {}
-    """RPC of the other conductors, by name: asked how fit their groups are to lead."""
-    op_node_url: str
-    rollup_boost_url: str
-    rollup_boost_ws_url: str
-    execution_url: str = ""
-    block_time_s: int = 2
-    flashblock_time_ms: int = 200
-    round_trip_ms: int = 0  # the longest between two conductors; Raft's time-outs grow with it
-    paused: bool = False
-    rpc_enable_proxy: bool = True
-    """Serve the op-node's and the execution client's methods as well, while this node leads."""
-    traceparent_in_metadata: bool = False
-    """Tell those who read the stream as JSON each flashblock's trace: `metadata.traceparent`."""
-    healthcheck_interval_s: float = 0.25
-    healthcheck_unsafe_interval_s: float = 5.0
-    healthcheck_safe_enabled: bool = False
-    healthcheck_safe_interval_s: float = 1200.0
-    healthcheck_min_peer_count: int = 1
-    healthcheck_silence_s_max: float = 0.75
-    rollup_boost_healthcheck_timeout_s: float = 0.5
-    healthcheck_rollup_boost_partial_healthiness_tolerance_limit: int = 0
-    healthcheck_rollup_boost_partial_healthiness_tolerance_interval_s: float = 0.0
-
-
 class Conductor:
     """One conductor; `start` serves at once, everybody else may come later and in any order."""
 
@@ -102,14 +62,14 @@ class Conductor:
         self.health = HealthMonitor(self._health_limits())
         self.watchdog = ProgressWatchdog(settings.flashblock_time_ms / 1000, settings.block_time_s)
         self.trace = ConductorTrace(self.raft, settings.name, settings.data_dir, settings.genesis_path)
-        self.stream = Stream(self.raft, settings.name, log, self.trace)
-        self.sequencer = SequencerHandle(settings.op_node_url, lambda: self.raft.ledger, log)
+        self.override = Override(self)
+        self.stream = Stream(self.override, settings.name, log, self.trace)
+        self.sequencer = SequencerHandle(settings.op_node_url, lambda: self.override.ledger, log)
         self.sequencer.headers = self.trace.headers
         self.trace.bind(lambda: self.stream.publisher.epoch is not None)
         self.adoption = Adoption(self.raft, settings.name, settings.execution_url, log)
         self.sequencer.bind(lambda: self.control.active and self.control.leader, self._on_pushed, self._adopt)
         self.peers = ConductorPeers(settings.peer_urls, settings.name, self.raft, log)
-        self.overridden = False
         self._claims_without_commit = 0
         self._leadership = 0
         self._action: asyncio.Task[None] | None = None
@@ -131,9 +91,9 @@ class Conductor:
         )
         self.stream.bind(self.public, self.boost)
         for hears_events in (self.trace.on_event, self._on_event):
-            self.raft.on_event(hears_events)
+            self.override.on_event(hears_events)
         for hears_leadership in (self.trace.on_leadership, self._on_leadership):
-            self.raft.on_leadership(hears_leadership)
+            self.override.on_leadership(hears_leadership)
         self.raft.on_fault(self._on_fault)
         registry = self.trace.registry
         self.metrics = ConductorMetrics(registry, self)
@@ -264,14 +224,22 @@ class Conductor:
             self.watchdog.on_follower()
         self._look(time.monotonic())
 
+    def on_news_of_leadership(self, leading: bool) -> None:
+        """Raft's word while this node goes on alone: it claims, so that a majority takes in what was made."""
+        self._leadership += 1
+        if leading:
+            self._claim()
+
     def _claim(self) -> None:
         if self._running:
             self._tasks.begin(self._claim_epoch(self._leadership), "claim")
 
     async def _claim_epoch(self, leadership: int) -> None:
         """Claim the next epoch, until it is ours or leadership is gone."""
+        if self.override.alone is None:
+            await self.peers.let_alone_lead(lambda: self.raft.is_leader and leadership == self._leadership)
         while self.raft.is_leader and leadership == self._leadership:
-            epoch = max(self.raft.ledger.epoch + 1, self.raft.term)
+            epoch = max(self.override.epoch_min, self.raft.term)
             outcome = await self.raft.propose(Claim(epoch, self.settings.name), CLAIM_S_MAX)
             if isinstance(outcome, Accepted):
                 return
@@ -323,13 +291,15 @@ class Conductor:
 
     def _look(self, now: float) -> None:
         """Look at all facts and act on what the table says."""
-        self.health.on_ledger(now, self.raft.ledger.head_number)
+        self.health.on_ledger(now, self.override.ledger.head_number)
+        self.override.remind(now)
         self.control.on_health(self._verdict(now))
         self.metrics.looked(self.control.leader, self.control.health.healthy, self.control.active)
-        self.raft.stand_back(self.control.readiness.value <= Readiness.BEHIND.value)
-        if not self._running or self._action is not None:
+        self.raft.stand_back(self.control.readiness.value <= Readiness.BEHIND.value or self.peers.alone() is not None)
+        if not self._running or self._action is not None or self.override.changing:
             return
-        decision = self.control.next(now, self.peers.candidates(now) if self.control.leader else [])
+        leads = self.control.leader and not self.override.in_force
+        decision = self.control.next(now, self.peers.candidates(now) if leads else [])
         if decision is not None:
             self._action = self._tasks.begin(self._act(decision), decision.action.value)
 
@@ -408,6 +378,8 @@ class Conductor:
         epoch = self.stream.publisher.epoch
         if epoch is None or self.control.active:
             return False
+        if self.override.in_force:
+            return self.override.adopt(*await self.sequencer.head())
         return await self.adoption.adopt(epoch, head_number)
 
     def resume(self, active: bool | None) -> None:
@@ -448,7 +420,7 @@ class Conductor:
         self.watchdog.on_head(head_time)
         if self._action is None and asked == self.control.actions:
             self.control.on_active(answer.active)
-        if answer.head_number < self.raft.ledger.head_number:
+        if answer.head_number < self.override.ledger.head_number:
             self.sequencer.want_level()
         self._look(now)
 
@@ -468,16 +440,28 @@ class Conductor:
 
     # What others see
 
+    @property
+    def overridden(self) -> bool:
+        """Whether an operator's override stands."""
+        return self.override.wanted
+
+    def begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        """Begin something that ends with this conductor."""
+        if self._running:
+            self._tasks.begin(work, name)
+        else:
+            work.close()
+
     def status(self) -> dict[str, Any]:
         """Role, health, epoch and position."""
-        view = self.raft.ledger
+        view = self.override.ledger
         open_block = view.open
         return {
             "component": "conductor",
             "name": self.settings.name,
             "group": self.settings.group,
             "pid": os.getpid(),
-            "role": "leader" if self.raft.is_leader else "follower",
+            "role": "overridden" if self.override.in_force else "leader" if self.raft.is_leader else "follower",
             "leader": self.raft.leader(),
             "health": self.control.health.sickness.name.lower() if not self.control.health.healthy else "healthy",
             "readiness": self.control.readiness.name.lower(),

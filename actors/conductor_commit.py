@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 from actors.payload_backfill import PayloadBackfill
+from flashblocks.conductor.catch_up import envelope_of
 from flashblocks.wire.assembly import assemble
 from flashblocks.wire.engine import Envelope, envelope_to_bytes
 from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.frames import FlashblockFrame
-from raft.commands import TRACE_CONTEXT_CHARACTERS_MAX, Accepted, Append, Appended, Seal, SealBlock
+from raft.alone import AloneLedger, appends, seal
+from raft.commands import TRACE_CONTEXT_CHARACTERS_MAX, Accepted, Append, Appended, Command, Seal, SealBlock
 from raft.ledger import LedgerView, OpenBlock
 from raft.node import RaftNode
 
 COMMIT_S_MAX = 1.0
 ADOPTED_BLOCKS_MAX = 4096
+READMITTED_WITH_FLASHBLOCKS_MAX = 16
+"""How many of the newest blocks made alone are committed flashblock by flashblock, for listeners that come back; the
+older ones whole, but for the first one, whose beginning is committed already."""
 
 
 def append_command(epoch: int, node: str, frame: FlashblockFrame) -> Append:
@@ -55,14 +61,7 @@ def seal_command(view: LedgerView, epoch: int, node: str, envelope: Envelope) ->
     """
     payload, open_block = envelope.payload, view.open
     if open_block is None or open_block.number != payload.block_number:
-        return SealBlock(
-            epoch=epoch,
-            node=node,
-            number=payload.block_number,
-            parent_hash=payload.parent_hash,
-            block_hash=payload.block_hash,
-            payload=envelope_to_bytes(envelope),
-        )
+        return _whole(envelope, epoch, node)
     if not _is_block_of(open_block, envelope):
         return None
     return Seal(
@@ -80,6 +79,42 @@ def _is_block_of(open_block: OpenBlock, envelope: Envelope) -> bool:
     if envelope.payload.block_hash != open_block.block_hash:
         return False
     return assemble([decode_body(entry.body) for entry in open_block.entries]) == envelope
+
+
+async def readmission(
+    alone: AloneLedger, first: int, epoch: int, node: str, fetch: Callable[[int], Awaitable[Envelope | None]]
+) -> AsyncIterator[tuple[int, Command | None]]:
+    """What a majority has to commit to have the chain of a ledger that went on alone, from block `first` on.
+
+    Block number and command, in order; None where a block is kept nowhere. `fetch` has the blocks of the execution
+    client, for those that the ledger's window has lost.
+    """
+    last = alone.view.head_number
+    for number in range(first, last + 1):
+        block = alone.block(number)
+        in_full = number == alone.began_at + 1 or number > last - READMITTED_WITH_FLASHBLOCKS_MAX
+        if block is not None and not block.fallback and in_full:
+            for command in appends(block, epoch, node):
+                yield number, command
+            yield number, seal(block, epoch, node)
+            continue
+        envelope = await fetch(number) if block is None else envelope_of(block)
+        yield number, None if envelope is None else _whole(envelope, epoch, node)
+    if alone.view.open is not None:
+        for command in appends(alone.view.open, epoch, node):
+            yield command.number, command
+
+
+def _whole(envelope: Envelope, epoch: int, node: str) -> SealBlock:
+    payload = envelope.payload
+    return SealBlock(
+        epoch=epoch,
+        node=node,
+        number=payload.block_number,
+        parent_hash=payload.parent_hash,
+        block_hash=payload.block_hash,
+        payload=envelope_to_bytes(envelope),
+    )
 
 
 class Adoption:
@@ -106,6 +141,10 @@ class Adoption:
                 return False
         self._log.error("blocks made without a majority are adopted", first=first, last=head_number, epoch=epoch)
         return True
+
+    async def fetch(self, number: int) -> Envelope | None:
+        """A block of the own execution client."""
+        return await self._blocks.fetch(number)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
@@ -14,6 +15,9 @@ from raft.node import RaftNode
 
 ASK_INTERVAL_S = 0.5
 ASK_S_MAX = 0.4
+ALONE_FIRST_S_MAX = 5.0
+ALONE_TRANSFER_S_MAX = 0.5
+ALONE_RETRY_S = 0.05
 
 
 class ConductorPeers:
@@ -25,6 +29,10 @@ class ConductorPeers:
         self._raft = raft
         self._log = log
         self._reports: dict[str, Report] = {}
+        self._unasked = set(self._clients)
+        self._asked = asyncio.Event()
+        if not self._unasked:
+            self._asked.set()
 
     def candidates(self, now: float) -> list[Candidate]:
         """Every other voter in contact, the fittest first."""
@@ -38,6 +46,22 @@ class ConductorPeers:
     def reports(self) -> list[Report]:
         """The newest report of each peer."""
         return list(self._reports.values())
+
+    def alone(self) -> str | None:
+        """A peer that went on without a majority by an operator's word, or None."""
+        return next(iter(sorted(report.node for report in self._reports.values() if report.alone)), None)
+
+    async def let_alone_lead(self, leads: Callable[[], bool]) -> None:
+        """Hand leadership to a group that went on alone, before we claim an epoch: a majority has to take in what that
+        group streamed before anybody continues the ledger otherwise. Bounded; `leads()` while leadership is ours."""
+        began = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ASK_S_MAX):
+                await self._asked.wait()
+        while leads() and (node := self.alone()) is not None and time.monotonic() - began < ALONE_FIRST_S_MAX:
+            outcome = await self._raft.transfer_leadership(node, ALONE_TRANSFER_S_MAX)
+            self._log.warning("a group that went on alone leads first", node=node, outcome=str(outcome))
+            await asyncio.sleep(ALONE_RETRY_S)
 
     async def keep_asking(self) -> None:
         """Ask everybody in turn, for ever; a peer that does not answer has no report."""
@@ -54,11 +78,15 @@ class ConductorPeers:
                     readiness=Readiness(answer["readiness"]),
                     head_number=int(answer["headNumber"]),
                     paused=bool(answer["paused"]),
+                    alone=bool(answer.get("alone", False)),
                     received_at=time.monotonic(),
                 )
             except (RpcRefused, RpcUnknown, KeyError, TypeError, ValueError) as error:
                 if self._reports.pop(node, None) is not None:
                     self._log.info("peer conductor does not answer", peer=node, error=str(error))
+            self._unasked.discard(node)
+            if not self._unasked:
+                self._asked.set()
             await asyncio.sleep(ASK_INTERVAL_S)
 
     async def close(self) -> None:

@@ -91,11 +91,10 @@ class ConductorRpc:
     # Leadership and the loop
 
     async def override_leader(self, override: bool) -> None:
-        """Disaster recovery: answer as the leader whatever Raft says. This gives up what a majority guarantees."""
+        """Disaster recovery: lead without a majority. This gives up what a majority guarantees."""
         if not isinstance(override, bool):
             raise RpcError(SERVER_ERROR, "overrideLeader: expected a boolean")
-        self._conductor.log.error("LEADER OVERRIDE: no majority stands behind this node's answers", override=override)
-        self._conductor.overridden = override
+        await self._conductor.override.set(override)
 
     async def leader_overridden(self) -> bool:
         """Whether an operator has overridden the leader."""
@@ -244,7 +243,7 @@ class ConductorRpc:
         epoch = conductor.stream.publisher.epoch
         if epoch is None:
             raise RpcError(SERVER_ERROR, NOT_LEADER)
-        view = conductor.raft.ledger
+        view = conductor.override.ledger
         command = seal_command(view, epoch, conductor.settings.name, envelope)
         if command is None:
             assert view.open is not None
@@ -252,7 +251,7 @@ class ConductorRpc:
             raise RpcError(SERVER_ERROR, f"prefix mismatch: {committed}")
         payload = envelope.payload
         conductor.trace.sealing(payload.block_number, payload.timestamp - conductor.settings.block_time_s)
-        outcome = await conductor.raft.propose(command, COMMIT_S_MAX)
+        outcome = await conductor.override.propose(command, COMMIT_S_MAX)
         if isinstance(outcome, Accepted):
             return
         if not isinstance(outcome, Refused):
@@ -273,7 +272,7 @@ class ConductorRpc:
         """The open block as its op-node has to resume it; null when there is none. For the leader's op-node only."""
         if self._conductor.stream.publisher.epoch is None:
             raise RpcError(SERVER_ERROR, NOT_LEADER)
-        block = self._conductor.raft.ledger.open
+        block = self._conductor.override.ledger.open
         if block is None:
             return None
         return {
@@ -294,6 +293,7 @@ class ConductorRpc:
             "readiness": control.readiness.value,
             "headNumber": self._conductor.health.head_number,
             "paused": control.paused or control.stopped,
+            "alone": self._conductor.override.alone is not None,
         }
 
     async def status(self) -> dict[str, Any]:

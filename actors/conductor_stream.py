@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -29,20 +29,37 @@ from raft.commands import (
     Accepted,
     Appended,
     Claimed,
+    Command,
     Event,
     Refused,
     Restored,
     Sealed,
 )
-from raft.node import RaftNode
+from raft.node import Outcome
+from raft.view import LedgerView
 
 APPEND_S_MAX = 2.0
+
+
+class Ledgers(Protocol):
+    """Where flashblocks are committed: Raft, or this node alone by an operator's word."""
+
+    @property
+    def ledger(self) -> LedgerView:
+        """The ledger that counts."""
+
+    @property
+    def is_leader(self) -> bool:
+        """Whether this node leads."""
+
+    async def propose(self, command: Command, timeout_s: float) -> Outcome:
+        """Have a command committed."""
 
 
 class Stream:
     """Connects one rollup-boost, the ledger and the public server. Everything here runs on the event loop."""
 
-    def __init__(self, raft: RaftNode, node: str, log: Any, trace: ConductorTrace) -> None:
+    def __init__(self, raft: Ledgers, node: str, log: Any, trace: ConductorTrace) -> None:
         self.publisher = Publisher(node)
         self.published = 0
         self.last_published: tuple[int, int] | None = None

@@ -29,6 +29,7 @@ from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
 from actors.rpc_server import Probes, RpcServer
 from actors.sidecar import read_genesis_hash, read_jwt_secret
 from flashblocks.sequencing.driver import (
+    PREFIX_MISMATCH,
     AskOpenBlock,
     Commit,
     Insert,
@@ -308,14 +309,15 @@ class OpNode:
             self.driver.on_failed(time.time(), step.job)
 
     async def _ask_open_block(self) -> OpenBlock | None:
-        if not self.settings.conductor_enabled or self.overridden:
+        if not self.settings.conductor_enabled:
             return None
         try:
             obj = await self.conductor.call("flashblocks_openBlock", timeout_s=CONDUCTOR_ASK_S_MAX)
-        except RpcRefused as error:
-            if error.code != NOT_FOUND_CODE:
-                raise
-            return None  # a conductor of another make knows no open blocks
+        except (RpcRefused, RpcUnknown) as error:
+            # A conductor of another make knows no open blocks. Overridden, we go on whatever ours says, or does not.
+            if self.overridden or (isinstance(error, RpcRefused) and error.code == NOT_FOUND_CODE):
+                return None
+            raise
         if obj is None:
             return None
         return OpenBlock(
@@ -327,22 +329,33 @@ class OpNode:
         )
 
     async def _commit(self, step: Commit, headers: dict[str, str] | None) -> None:
-        if not self.settings.conductor_enabled or self.overridden:
+        if not self.settings.conductor_enabled:
             self.driver.on_committed(time.time(), step.job)
             return
         fault_points.reach(fault_points.BEFORE_SEAL)
         try:
             await self.conductor.call("conductor_commitUnsafePayload", step.envelope.to_json(), headers=headers)
-        except RpcRefused as error:
+        except (RpcRefused, RpcUnknown) as error:
+            if not self.overridden or PREFIX_MISMATCH in str(error):
+                self._not_committed(step, error, headers)
+                return
+            # What was streamed goes first, overridden or not; nothing else that a conductor says or does not counts.
+            self.log.error(
+                "payload inserted without a commit", block=step.envelope.payload.block_number, error=str(error)
+            )
+            self.driver.on_committed(time.time(), step.job)
+        else:
+            self.driver.on_committed(time.time(), step.job)
+
+    def _not_committed(self, step: Commit, error: RpcRefused | RpcUnknown, headers: dict[str, str] | None) -> None:
+        if isinstance(error, RpcRefused):
             block = step.envelope.payload.block_number
             self.log.warning("payload refused", block=block, error=error.message, **(headers or {}))
             self.driver.on_commit_refused(time.time(), step.job, error.message)
-        except RpcUnknown as error:
+        else:
             block = step.envelope.payload.block_number
             self.log.warning("commit unknown", block=block, error=str(error), **(headers or {}))
             self.driver.on_commit_unknown(time.time(), step.job)
-        else:
-            self.driver.on_committed(time.time(), step.job)
 
     # Facts that come by themselves
 

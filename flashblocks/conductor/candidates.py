@@ -23,6 +23,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     head_number: int
     paused: bool
     received_at: float
+    alone: bool = False
+    """It went on without a majority, and nobody has taken in yet what it made."""
 
 
 class Voter(msgspec.Struct, frozen=True, kw_only=True):
