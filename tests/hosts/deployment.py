@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -86,6 +87,12 @@ class Deployment:
         self._operate("ray", "up", "-y", "cluster.yaml")
         self.await_nodes()
         self.took_s["ray up"] = time.monotonic() - began
+
+    def announce(self, old: str, new: str) -> None:
+        """Put another address in the place of one in the operator's cluster.yaml, and `ray up` once more."""
+        file = self.machines[OPERATOR].file(f"{SOURCES}/cluster.yaml")
+        file.write_text(re.sub(rf"\b{re.escape(old)}\b", new, file.read_text()))
+        self._operate("ray", "up", "-y", "cluster.yaml")
 
     def await_nodes(self) -> None:
         """Wait until Ray's head counts every sequencer and edge host; raises MachineError."""
