@@ -25,6 +25,7 @@ from chaos.faults import (
     HANG_S,
     KILL,
     WHOLE_GROUP,
+    AtFlashblock,
     Fault,
     KeptDead,
     Signals,
@@ -296,7 +297,20 @@ def _stages() -> list[Drill]:
     def fault(place: str) -> Callable[[Scene], Fault]:
         return lambda scene: commit_stages.dies_at(scene.target, scene.leader, place)
 
-    return [
+    def at(share: float) -> Callable[[Scene], Fault]:
+        return lambda scene: AtFlashblock(scene.target, scene.leader, share)
+
+    moments = [
+        Drill(
+            name=f"kill-at-{which}-flashblock",
+            title=f"SIGKILL the leader's conductor right after the {which} flashblock of a block",
+            row="op-conductor: the outcome depends on the moment",
+            fault=at(share),
+            bound=BOUND_CONDUCTOR,
+        )
+        for which, share in (("first", 0.0), ("middle", 0.5), ("last", 1.0))
+    ]
+    return moments + [
         Drill(
             name=f"dies-{place}",
             title=f"the leader's {fault_points.PLACES[place]} dies {text}",

@@ -26,6 +26,8 @@ HANG_S = 5.0
 RESTORED_S_MAX = 90.0
 TRANSFER_S_MAX = 10.0
 HOLD_POLL_S = 0.02
+MOMENT_S_MAX = 20.0
+MOMENT_POLL_S = 0.005
 
 KILL, HANG, DOWN, TRANSFER = "kill", "hang", "down", "transfer"
 
@@ -107,6 +109,29 @@ class Signals(Fault):
         while self._stopped:
             with contextlib.suppress(ProcessLookupError):  # it was ended and started anew meanwhile
                 signal_process(self._stopped.pop(), signal.SIGCONT)
+
+
+class AtFlashblock(Signals):
+    """SIGKILL of the leader's conductor when its newest flashblock is the first, the middle or the last of a block."""
+
+    def __init__(self, target: Target, leader: dict[str, Any], share: float) -> None:
+        super().__init__(target, KILL, victims([leader], ["conductor"]))
+        self._url, self._share = leader["actors"]["conductor"]["rpc"], share
+
+    async def prepare(self) -> None:
+        """Wait for that moment; raises DrillError when it does not come."""
+        endpoints = self._target.endpoints()
+        last = round(1000 * endpoints["block_time_s"] / endpoints["flashblock_time_ms"])
+        wanted = round(last * self._share)
+        before, deadline = wanted, time.monotonic() + MOMENT_S_MAX
+        while time.monotonic() < deadline:
+            status = await self._target.status(self._url)
+            index = status["index"] if status is not None else None
+            if index == wanted != before:
+                return
+            before = index
+            await asyncio.sleep(MOMENT_POLL_S)
+        raise DrillError(f"{self.victims[0].group} came to no flashblock {wanted}")
 
 
 class KeptDead(Fault):
