@@ -63,6 +63,8 @@ class FollowerMetrics:
         height.set_function(lambda: follower._snapshot.number if follower._snapshot else -1)
         again = Gauge(PREFIX + "reconnect_attempts", "Times a proxy was tried again", registry=registry)
         again.set_function(follower.reconnects)
+        latest = Gauge("flashblocks_pending_is_latest", "1 while there is no fresh flashblock", registry=registry)
+        latest.set_function(lambda: int(follower.pending() is None))
         ahead = Gauge("flashblocks_unconfirmed_blocks", "Blocks no execution client confirmed", registry=registry)
         ahead.set_function(lambda: follower.machine.unconfirmed_blocks)
 

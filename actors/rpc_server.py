@@ -360,15 +360,22 @@ class RpcServer:
         named = (headers.get(name, "") for name in ("X-Forwarded-For", "traceparent", "Authorization"))
         CALLER.set(Caller(request.remote or "", *named))
         if self._cors and request.method == "OPTIONS":
-            return web.Response(status=204, headers=self._cors_headers())
+            return web.Response(status=204, headers=self._cors_headers(request))
         response = await handler(request)
         if self._cors and not response.prepared:
-            response.headers.update(self._cors_headers())
+            response.headers.update(self._cors_headers(request))
         return response
 
-    def _cors_headers(self) -> dict[str, str]:
+    def _cors_headers(self, request: web.Request) -> dict[str, str]:
+        """What a browser wants to read: of several allowed origins, the one that asks."""
+        allowed = [origin.strip() for origin in (self._cors or "").split(",")]
+        anybody = "*" in allowed
+        origin = "*" if anybody else request.headers.get("Origin", "")
+        if origin not in allowed:
+            return {"Vary": "Origin"}
         return {
-            "Access-Control-Allow-Origin": self._cors or "",
+            "Access-Control-Allow-Origin": origin,
+            **({} if anybody else {"Vary": "Origin"}),
             "Access-Control-Allow-Methods": "POST, GET, OPTIONS",
             "Access-Control-Allow-Headers": "Content-Type, Authorization, traceparent, tracestate",
         }

@@ -187,11 +187,11 @@ async def test_a_stale_stream_falls_through_to_latest_and_recovers(sequencer: On
         sequencer.begin()
         sequencer.flashblock(sequencer.forge.transfer(0, 0, value=5))
         await until(lambda: node.follower.pending() is not None, "pending")
-        assert (await client.get("/readyz"))[0] == 200
         await until(lambda: node.follower.pending() is None, "stale")
         status, text = await client.get("/readyz")
         assert status == 503
         assert b"stream age" in text
+        assert b"\nflashblocks_pending_is_latest 1.0\n" in (await client.get("/metrics"))[1]
         assert (await client.call("eth_getBlockByNumber", "pending", False))["number"] == "0x0"
         await sequencer.seal()
         await until(lambda: node.follower.chain.head.number == 1, "the block comes from the client")

@@ -248,3 +248,20 @@ async def test_the_lifeline_tells_of_death_and_return():
     await line.close()
     await again.close()
     assert changes.empty()
+
+
+async def test_of_several_origins_the_one_that_asks_is_allowed():
+    server = RpcServer("127.0.0.1", 0, {"add": add}, name="test", log=LOG, cors_origins="https://a, https://b")
+    await server.start()
+    allowed = {}
+    try:
+        async with aiohttp.ClientSession() as session:
+            for origin in ("https://a", "https://b", "https://c"):
+                async with session.options(server.url, headers={"Origin": origin}) as answer:
+                    assert answer.headers["Vary"] == "Origin"
+                    allowed[origin] = answer.headers.get("Access-Control-Allow-Origin")
+            async with session.post(server.url, data=b"{}") as answer:
+                assert "Access-Control-Allow-Origin" not in answer.headers
+    finally:
+        await server.close()
+    assert allowed == {"https://a": "https://a", "https://b": "https://b", "https://c": None}
