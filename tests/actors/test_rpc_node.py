@@ -4,15 +4,21 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from actors.follower_metrics import COUNTERS
 from actors.rpc_client import RpcClient, RpcRefused
 from actors.rpc_node import RpcNode
 from flashblocks.execution.accounts import TEST_ACCOUNTS
+from flashblocks.execution.genesis import default_genesis, load_genesis
+from flashblocks.execution.header import Header
 from flashblocks.execution.keccak import keccak256
+from flashblocks.wire.engine import PayloadAttributes
 from flashblocks.wire.hexadecimal import data
+from tests.actors import one_sequencer
 from tests.actors.one_sequencer import OneSequencer, node_behind, until
+from tests.execution.forge import Forge
 
 ALICE, BOB = TEST_ACCOUNTS[0], TEST_ACCOUNTS[9]
 ZERO_HASH = "0x" + "00" * 32
@@ -354,6 +360,38 @@ async def test_the_metered_priority_fee_counts_flashblocks_and_sealed_blocks(
     ]
     with pytest.raises(RpcRefused, match="Bundle metering failed: nonce too high"):
         await wallet.call("base_meteredPriorityFeePerGas", {"txs": [data(sequencer.forge.transfer(0, 9))]})
+
+
+class JovianForge(Forge):
+    """The little sequencer on a chain whose blocks price data, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.genesis = default_genesis(jovian_time=0)
+        self.spec, self.block, self.state = load_genesis(self.genesis)
+
+    def attributes(self, parent: Header, *, seconds: int = 2, randao: int = 7) -> PayloadAttributes:
+        made = super().attributes(parent, seconds=seconds, randao=randao)
+        return msgspec.structs.replace(made, min_base_fee=0)
+
+
+async def test_since_jovian_the_priority_fee_is_of_data_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_sequencer, "Forge", JovianForge)
+    sequencer = OneSequencer(tmp_path)
+    await sequencer.start()
+    async with node_behind(sequencer, stale_after_ms=60_000) as node:
+        wallet = RpcClient(node.server.url, timeout_s=10)
+        sequencer.begin()
+        sequencer.flashblock(sequencer.forge.transfer(0, 0))
+        await shown(node, 1, 1)
+        footprint = (await wallet.call("eth_getBlockReceipts", "pending"))[1]["blobGasUsed"]
+        answer = await wallet.call("base_meteredPriorityFeePerGas", {"txs": [data(sequencer.forge.transfer(0, 1))]})
+        gas, da = answer["resourceEstimates"]
+        assert (gas["resource"], gas["cumulativeUsage"]) == ("gasUsed", hex(21_000))
+        assert (da["resource"], da["cumulativeUsage"], da["totalTransactions"]) == ("dataAvailability", footprint, 1)
+        assert int(footprint, 16) == 100 * 400, "the least size of a transaction, at the scalar's default"
+        await wallet.close()
+    await sequencer.close()
 
 
 async def test_sending_without_an_ingress_reaches_the_clients_pool(
