@@ -125,7 +125,7 @@ def simulate(
     known: dict[int, bytes] = {base.number: base.hash}
     answers: list[dict[str, Any]] = []
     parent, gas_left = base, GAS_CAP_DEFAULT
-    for block in simulation.blocks:
+    for block in _without_holes(base.number, simulation.blocks):
         header = _header_after(parent, block.header, spec, simulation.validation)
         working = BlockState(state, Environment.of(spec, header, lambda n: known.get(n) or block_hashes(n)))
         begin_block(working, header.parent_hash, header.parent_beacon_root)
@@ -142,6 +142,20 @@ def simulate(
     return answers
 
 
+def _without_holes(number: int, blocks: Sequence[SimulatedBlock]) -> list[SimulatedBlock]:
+    """The blocks after `number`, with empty ones before each whose own number leaves some out."""
+    whole: list[SimulatedBlock] = []
+    for block in blocks:
+        wanted = block.header.get("number", number + 1)
+        if wanted <= number:
+            raise RpcError(NUMBERS_NOT_ASCENDING, f"block numbers must be in order: {wanted} <= {number}")
+        if len(whole) + wanted - number > BLOCKS_MAX:
+            raise RpcError(TOO_MANY, "too many blocks")
+        whole += [SimulatedBlock({}, {}, ())] * (wanted - number - 1) + [block]
+        number = wanted
+    return whole
+
+
 def _header_after(parent: Header, changed: dict[str, Any], spec: ChainSpec, validation: bool) -> Header:
     fields: dict[str, Any] = {
         "number": parent.number + 1,
@@ -151,8 +165,6 @@ def _header_after(parent: Header, changed: dict[str, Any], spec: ChainSpec, vali
         "fee_recipient": parent.fee_recipient,
         **changed,
     }
-    if fields["number"] != parent.number + 1:
-        raise RpcError(NUMBERS_NOT_ASCENDING, f"block numbers must follow each other: {fields['number']}")
     if fields["timestamp"] <= parent.timestamp:
         text = f"block timestamps must be in order: {fields['timestamp']} <= {parent.timestamp}"
         raise RpcError(TIMES_NOT_ASCENDING, text)

@@ -57,6 +57,25 @@ def test_overrides_of_accounts_and_of_the_block() -> None:
     assert block["miner"] == data(BOB)
 
 
+def test_numbers_left_out_are_empty_blocks() -> None:
+    probe = bytes.fromhex("4360005260206000f3")  # NUMBER
+    first, *between, last = run(
+        {"calls": [call(ALICE, BOB, 1)]},
+        {
+            "blockOverrides": {"number": "0x5"},
+            "stateOverrides": {data(NOBODY): {"code": data(probe)}},
+            "calls": [call(ALICE, NOBODY)],
+        },
+    )
+    assert [each["number"] for each in between] == ["0x2", "0x3", "0x4"]
+    assert all(each["calls"] == each["transactions"] == [] for each in between)
+    assert int(last["calls"][0]["returnData"], 16) == 5
+    chain = [first, *between, last]
+    assert [each["parentHash"] for each in chain[1:]] == [each["hash"] for each in chain[:-1]]
+    times = [int(each["timestamp"], 16) for each in chain]
+    assert times == sorted(set(times))
+
+
 def test_a_failed_call_is_an_answer_not_an_error() -> None:
     code = {data(NOBODY): {"code": data(runtime_code())}, data(BOB): {"code": "0xfe"}}
     (block,) = run(
@@ -85,6 +104,7 @@ def test_full_transactions() -> None:
         ({"calls": [call(ALICE, BOB) | {"gas": "0x1"}]}, -38013),
         ({"calls": [call(ALICE, BOB) | {"gas": hex(10**12)}]}, -38015),
         ({"blockOverrides": {"number": "0x0"}}, -38020),
+        ({"blockOverrides": {"number": "0x101"}}, -38026),
         ({"blockOverrides": {"time": "0x1"}}, -38021),
     ],
 )
