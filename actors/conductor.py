@@ -295,7 +295,8 @@ class Conductor:
         self.override.remind(now)
         self.control.on_health(self._verdict(now))
         self.metrics.looked(self.control.leader, self.control.health.healthy, self.control.active)
-        self.raft.stand_back(self.control.readiness.value <= Readiness.BEHIND.value or self.peers.alone() is not None)
+        unfit = self.control.readiness.value <= Readiness.BEHIND.value or self.peers.alone() is not None
+        self.raft.stand_back(unfit and self.override.alone is None)
         if not self._running or self._action is not None or self.override.changing:
             return
         leads = self.control.leader and not self.override.in_force

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Final
 
 from actors.conductor_commit import COMMIT_S_MAX, readmission
 from raft.alone import AloneLedger
-from raft.commands import Accepted, Claimed, Command, Event
-from raft.node import EventCallback, Outcome
+from raft.commands import Accepted, Claimed, Command, Event, Reason, Refused
+from raft.node import EventCallback, Outcome, Unknown
 from raft.view import LedgerView
 
 if TYPE_CHECKING:
@@ -31,6 +31,16 @@ REMINDER_S: Final = 10.0
 BEGIN_WAIT_S_MAX: Final = 3.0
 """How long a leader that lost its majority may take to notice: the lease is well below a second."""
 BEGIN_POLL_S: Final = 0.05
+RETRY_S: Final = 0.05
+PASSING: Final = (
+    Reason.NOT_LEADER,
+    Reason.TRANSFERRING,
+    Reason.QUEUE_FULL,
+    Reason.STALE_EPOCH,
+    Reason.UNCLAIMED_EPOCH,
+    Reason.WRONG_OWNER,
+)
+"""Refusals that say nothing about what was made alone."""
 
 
 class Override:
@@ -78,8 +88,8 @@ class Override:
 
     @property
     def changing(self) -> bool:
-        """Whether an override begins or ends just now: the control loop waits."""
-        return self._changing.locked()
+        """Whether an override begins or ends just now: the control loop waits, leadership is not to be handed on."""
+        return self._changing.locked() or (self.alone is not None and self._raft.is_leader)
 
     @property
     def epoch_min(self) -> int:
@@ -219,9 +229,14 @@ class Override:
                     await self._conductor.stop_sequencer()
                     self._step_down()
                 complete = await self._take_in(claimed.epoch, alone)
+                while complete is None and self._raft.is_leader and self.alone is alone:
+                    await asyncio.sleep(RETRY_S)
+                    complete = await self._take_in(claimed.epoch, alone)
             finally:
                 self.returning = False
-            if not complete and not self._raft.is_leader:
+            if self.alone is not alone:
+                return
+            if complete is None:
                 self._log.error("OVERRIDE: the majority is gone again", in_force=self.in_force)
                 if self.in_force:
                     self._announce()
@@ -231,10 +246,13 @@ class Override:
             self._tell(claimed)
             self._conductor.sequencer.want_level()
 
-    async def _take_in(self, epoch: int, alone: AloneLedger) -> bool:
+    async def _take_in(self, epoch: int, alone: AloneLedger) -> bool | None:
+        """Whether all of it is committed now; None where that is not known and may be tried again."""
         first = self._raft.ledger.head_number + 1
         async for number, command in readmission(alone, first, epoch, self._node, self._conductor.adoption.fetch):
             outcome = None if command is None else await self._raft.propose(command, COMMIT_S_MAX)
+            if isinstance(outcome, Unknown) or (isinstance(outcome, Refused) and outcome.reason in PASSING):
+                return None
             if not isinstance(outcome, Accepted):
                 last = alone.view.head_number
                 self._log.error("OVERRIDE: not taken in, to be replaced", block=number, last=last, outcome=str(outcome))

@@ -10,7 +10,7 @@ import msgspec
 
 from actors.execution_peers import call_batch
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
-from flashblocks.conductor.catch_up import Ahead, Level, envelope_of, plan
+from flashblocks.conductor.catch_up import CATCH_UP_BATCH_BLOCKS, Ahead, Level, Push, envelope_of, plan
 from flashblocks.conductor.ledger_shape import SealedBlock
 from flashblocks.wire.hexadecimal import WireError, data, to_bytes
 from raft.ledger import LedgerView
@@ -165,14 +165,15 @@ class SequencerHandle:
     async def bring_level(self) -> bool:
         """Hand over all that the op-node lacks; True when it stands on the ledger's head."""
         async with self._pushing:
-            pushed, stood_at = 0, b""
+            pushed, stood_at, back = 0, b"", 0
             while pushed < CATCH_UP_BLOCKS_PER_START_MAX:
                 try:
                     number, block_hash = await self.head()
                 except (RpcRefused, RpcUnknown, WireError) as error:
                     self._log.debug("op-node does not tell its head", error=str(error))
                     return False
-                todo = plan(number, block_hash, self._view())
+                view = self._view()
+                todo = plan(number, block_hash, view, back)
                 if isinstance(todo, Level):
                     return True
                 if isinstance(todo, Ahead):
@@ -180,16 +181,26 @@ class SequencerHandle:
                     if self._adopt is None or not await self._adopt(number):
                         return False
                     continue
-                if block_hash == stood_at:
+                if block_hash == stood_at and not todo.replaces:
                     return False  # it waits for blocks that it has to fetch itself
-                stood_at = block_hash
                 if pushed or len(todo.blocks) > 1:
                     self._log.info("catching up", block=number, blocks=len(todo.blocks), backfill=todo.backfill)
-                for block in todo.blocks:
-                    if not await self._push(block):
-                        return False
-                    pushed += 1
+                taken = await self._push_all(todo)
+                pushed += taken
+                if taken == len(todo.blocks) and block_hash != stood_at:
+                    stood_at = block_hash
+                    continue
+                if not todo.replaces or todo.blocks[0].number == view.sealed_blocks[0].number:
+                    return False
+                back += CATCH_UP_BATCH_BLOCKS - 1  # what it made without a majority goes further down than that
             return False
+
+    async def _push_all(self, todo: Push) -> int:
+        """Hand over the blocks in order; how many were taken."""
+        for taken, block in enumerate(todo.blocks):
+            if not await self._push(block):
+                return taken
+        return len(todo.blocks)
 
     async def _push(self, block: SealedBlock) -> bool:
         payload, headers = envelope_of(block).to_json(), self.headers(block.payload_id)

@@ -14,7 +14,7 @@ from flashblocks.sequencing.payload_queue import Arrival, PayloadQueue
 from flashblocks.sequencing.references import L2BlockRef, reference_of_block, reference_of_payload
 from flashblocks.sequencing.rollup import RollupConfig
 from flashblocks.wire.engine import Envelope, ForkchoiceState, PayloadAttributes
-from flashblocks.wire.hexadecimal import WireError
+from flashblocks.wire.hexadecimal import WireError, quantity, to_bytes
 
 IMPORTS_PER_TURN_MAX = 64
 
@@ -88,6 +88,7 @@ class OpNodeChain:
         async with self._turn:
             if self.head is None:
                 raise EngineUnknown("the head of the engine is not known yet")
+            await self._look_up(envelope.payload.block_number, self.head.number)
             arrival = self.queue.add(envelope, self.head)
             if arrival in (Arrival.NEXT, Arrival.REPLACES):
                 head = await self._insert(envelope, headers)
@@ -97,6 +98,14 @@ class OpNodeChain:
                         break
                     head = await self._insert(waiting)
             return arrival
+
+    async def _look_up(self, number: int, head_number: int) -> None:
+        """Learn which block the engine has at a height below the head, where we were not there when it came."""
+        if number >= head_number or self.queue.knows(number):
+            return
+        block = await self._engine.block(quantity(number))
+        if block is not None:
+            self.queue.learn(number, to_bytes(block.get("hash"), 32, "hash"))
 
     async def _insert(self, envelope: Envelope, headers: dict[str, str] | None = None) -> L2BlockRef:
         try:

@@ -24,6 +24,8 @@ class Push(msgspec.Struct, frozen=True):
 
     blocks: tuple[SealedBlock, ...]
     backfill: bool
+    replaces: bool = False
+    """The op-node's head is not the committed block: perhaps blocks below it are not either."""
 
 
 class Ahead(msgspec.Struct, frozen=True):
@@ -33,8 +35,12 @@ class Ahead(msgspec.Struct, frozen=True):
 Plan = Level | Push | Ahead
 
 
-def plan(head_number: int, head_hash: bytes, ledger: LedgerState) -> Plan:
-    """What to do with an op-node whose head is that block."""
+def plan(head_number: int, head_hash: bytes, ledger: LedgerState, back: int = 0) -> Plan:
+    """What to do with an op-node whose head is that block.
+
+    `back`: how many blocks below a head that is not the committed one to begin with. The op-node knows what it has in
+    common with the ledger; where that ends below the first block, it cannot take it and more blocks are wanted.
+    """
     if (head_number, head_hash) == (ledger.head_number, ledger.head_hash):
         return Level()
     if head_number > ledger.head_number:
@@ -42,15 +48,15 @@ def plan(head_number: int, head_hash: bytes, ledger: LedgerState) -> Plan:
     window = ledger.sealed_blocks
     if not window:
         return Ahead()  # another genesis, or a ledger that was just restored: nothing to hand out
-    first = head_number + 1
+    first, replaces = head_number + 1, False
     if head_number >= window[0].number:
         own = window[head_number - window[0].number]
         if own.block_hash != head_hash:
-            first = head_number  # the head is not the committed block: replace it
+            first, replaces = max(head_number - back, window[0].number), True
     if first < window[0].number:
         return Push((window[0],), backfill=True)  # one is enough to tell it how much it lacks
     start = first - window[0].number
-    return Push(tuple(window[start : start + CATCH_UP_BATCH_BLOCKS]), backfill=False)
+    return Push(tuple(window[start : start + CATCH_UP_BATCH_BLOCKS]), backfill=False, replaces=replaces)
 
 
 def envelope_of(block: SealedBlock) -> Envelope:

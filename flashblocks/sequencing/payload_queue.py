@@ -44,6 +44,14 @@ class PayloadQueue:
         for number in [number for number in self._waiting if number <= head.number]:
             self._remove(number)
 
+    def knows(self, number: int) -> bool:
+        """Whether the hash of that block of the chain is known here: not after a restart."""
+        return number in self._heads
+
+    def learn(self, number: int, block_hash: bytes) -> None:
+        """The execution client has that block in its chain."""
+        self._heads.setdefault(number, block_hash)
+
     def add(self, envelope: Envelope, head: L2BlockRef) -> Arrival:
         """Take a payload in; NEXT and REPLACES are not kept, the caller imports them."""
         payload = envelope.payload

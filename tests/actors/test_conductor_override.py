@@ -71,3 +71,86 @@ async def test_the_stream_goes_on_alone_and_a_majority_takes_it_in(tmp_path: Pat
         await ask(alone.rpc(), "conductor_overrideLeader", False)
         await streams_on(listener, 5)
         await agreed(made, listener)
+
+
+async def test_upstreams_procedure_by_hand_works_too(tmp_path: Path) -> None:
+    """Runbook: everything paused, both overrides, admin_startSequencer; then the reverse, with a new op-node."""
+    async with cluster(tmp_path, 3) as made, Listener(made) as listener:
+        alone = await majority_lost(made)
+        await ask(alone.rpc(), "conductor_pause")
+        await ask(alone.rpc(), "conductor_overrideLeader", True)
+        await ask(alone.op_node_rpc(), "admin_overrideLeader")
+        head = (await ask(alone.op_node_rpc(), "optimism_syncStatus"))["unsafe_l2"]["hash"]
+        assert not alone.sequences, "a paused conductor starts nothing"
+        await ask(alone.op_node_rpc(), "admin_startSequencer", head)
+        await streams_on(listener)
+        await ask(alone.op_node_rpc(), "admin_stopSequencer")
+        await alone.kill_op_node()
+        await alone.start_op_node()
+        await ask(alone.rpc(), "conductor_overrideLeader", False)
+        assert await ask(alone.rpc(), "conductor_leader") is False
+        await ask(alone.rpc(), "conductor_resume")
+        await back(made)
+        await agreed(made, listener)
+
+
+async def test_an_override_that_ends_before_a_majority_is_back_keeps_what_it_made(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made, Listener(made) as listener:
+        alone = await majority_lost(made)
+        await ask(alone.rpc(), "conductor_overrideLeader", True)
+        await streams_on(listener)
+        await ask(alone.rpc(), "conductor_overrideLeader", False)
+        await until(lambda: not alone.sequences and not alone.leads, "it stops")
+        kept = alone.head
+        await back(made)
+        await agreed(made, listener)
+        assert made.groups[0].conductor.component.raft.ledger.sealed(kept) is not None
+
+
+async def test_where_a_majority_is_there_an_override_changes_answers_only(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made, Listener(made) as listener:
+        leader = await until(lambda: made.leader, "a leader")
+        await level(made)
+        follower = next(group for group in made.groups if group is not leader)
+        for group in (leader, follower):
+            await ask(group.rpc(), "conductor_overrideLeader", True)
+            assert await ask(group.rpc(), "conductor_leaderOverridden") is True
+            assert not group.conductor.component.override.in_force
+        await streams_on(listener, 12)
+        assert not follower.sequences
+        for group in (leader, follower):
+            await ask(group.rpc(), "conductor_overrideLeader", False)
+        await agreed(made, listener)
+
+
+async def test_what_a_majority_cannot_take_in_is_replaced(tmp_path: Path) -> None:
+    """The lone conductor dies with what only it had; its execution client is on a chain that nobody else has."""
+    async with cluster(tmp_path, 3) as made, Listener(made) as listener:
+        alone = await majority_lost(made)
+        first = alone.conductor.component.raft.ledger.head_number + 1
+        await ask(alone.rpc(), "conductor_overrideLeader", True)
+        await streams_on(listener)
+        await until(lambda: alone.head > first + 1, "blocks made alone")
+        await alone.kill_conductor()
+        await until(lambda: not alone.sequences or alone.head, "nobody conducts")
+        made_alone = {number: hash_ for hash_, number in alone.boost.numbers.items() if number >= first}
+        await back(made)
+        await until(lambda: made.leader, "a leader")
+        await level(made)
+        view = made.groups[0].conductor.component.raft.ledger
+        assert view.sealed(first).block_hash != made_alone[first]
+        on_top = {alone.boost.numbers[hash_]: hash_ for hash_ in alone.boost.chain()}
+        assert on_top[first] == view.sealed(first).block_hash
+
+
+async def test_a_group_that_was_alone_restarts_its_conductor_and_is_overridden_again(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made, Listener(made) as listener:
+        alone = await majority_lost(made)
+        await ask(alone.rpc(), "conductor_overrideLeader", True)
+        await streams_on(listener)
+        await alone.kill_conductor()
+        await alone.start_conductor()
+        await ask(alone.rpc(), "conductor_overrideLeader", True)
+        began = alone.head
+        await until(lambda: alone.head > began + 2, "blocks go on upon those that it has")
+        assert listener.violations == []

@@ -53,6 +53,14 @@ def test_a_head_that_is_not_the_committed_block_is_replaced() -> None:
     assert numbers(plan(4, b"\x66" * 32, made.ledger.view)) == [4]
 
 
+def test_more_than_the_head_can_be_replaced() -> None:
+    made = chain(6)
+    assert numbers(plan(5, b"\x66" * 32, made.ledger.view, back=2)) == [3, 4, 5, 6]
+    assert numbers(plan(5, b"\x66" * 32, made.ledger.view, back=99)) == [1, 2, 3, 4, 5, 6]
+    own = made.ledger.sealed(5)
+    assert numbers(plan(5, own.block_hash, made.ledger.view, back=2)) == [6], "the head is the committed block"
+
+
 def test_ahead_of_the_ledger() -> None:
     made = chain(2)
     assert plan(3, b"\x01" * 32, made.ledger.view) == Ahead()

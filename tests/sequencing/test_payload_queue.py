@@ -44,6 +44,16 @@ def test_what_the_head_contains_is_known() -> None:
     assert [queue.add(block, HEADS[3]) for block in BLOCKS[:3]] == [Arrival.KNOWN] * 3
 
 
+def test_after_a_restart_what_the_engine_has_is_learnt() -> None:
+    queue = PayloadQueue()
+    queue.on_head(HEADS[3])
+    assert queue.knows(3) and not queue.knows(2)
+    queue.learn(2, b"\x66" * 32)
+    assert queue.add(BLOCKS[1], HEADS[3]) is Arrival.REPLACES
+    queue.learn(3, b"\x66" * 32)
+    assert queue.add(BLOCKS[2], HEADS[3]) is Arrival.KNOWN, "what was seen counts"
+
+
 def test_a_committed_block_replaces_another_one_at_its_height() -> None:
     queue = PayloadQueue()
     for head in HEADS[:3]:
