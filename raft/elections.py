@@ -75,6 +75,10 @@ class Elections:
         """The leader this node follows and has a link to, or itself, or None."""
         raise NotImplementedError
 
+    def _ask_for_memories(self, now: float) -> None:
+        """See `rejoining`: what a member without memory does instead of standing for election."""
+        raise NotImplementedError
+
     def _on_state_changed(self, old: int, new: int) -> None:
         if new == LEADER:
             self._pre_votes.abandon()
@@ -98,7 +102,10 @@ class Elections:
         """
         if self._SyncObj__raftState == LEADER or self._SyncObj__raftElectionDeadline >= now:
             return False
-        if self.rejoining or self._settings.node_id not in self.membership.addresses:
+        if self.rejoining:
+            self._ask_for_memories(now)
+            return False
+        if self._settings.node_id not in self.membership.addresses:
             self._SyncObj__raftElectionDeadline = now + self._settings.raft_max_timeout_s
             return False
         if self._SyncObj__transferInProgress or self._pre_votes.take() or not self._SyncObj__otherNodes:

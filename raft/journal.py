@@ -92,6 +92,8 @@ class Journal:
         self._cut: Callable[[int], None] = lambda index: None
         self.keep_suffix = False
         """While True, `deleteEntriesFrom` does nothing (see `replication.repair_append`)."""
+        self.fresh = False
+        """Whether there was no log in the directory when it was opened."""
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(directory)
         try:
@@ -111,6 +113,11 @@ class Journal:
         """Index of the last entry, 0 if there is none (any thread)."""
         last = self._entries[-1:]
         return last[0][1] if last else 0
+
+    @property
+    def knows_vote(self) -> bool:
+        """Whether a term was ever stored here; otherwise it is not known in which terms this node voted."""
+        return self._vote is not None
 
     def watch(self, added: Callable[[bytes, int], None], cut: Callable[[int], None]) -> None:
         """Call `added` with command and index of every further entry, `cut` with the index from which some vanish."""
@@ -193,11 +200,11 @@ class Journal:
 
     def getCurrentTerm(self) -> int:
         """The last term stored."""
-        return self._vote.term
+        return self._vote.term if self._vote is not None else 0
 
     def getVotedForNodeId(self) -> str | None:
         """Whom this node voted for in that term."""
-        return self._vote.voted_for
+        return self._vote.voted_for if self._vote is not None else None
 
     def onOneSecondTimer(self) -> None:
         """Write the commit index, so that a restart need not wait for the leader to apply what it has."""
@@ -280,6 +287,7 @@ class Journal:
         for path, sequence in zip(paths, sequences, strict=True):
             self._load_segment(path, sequence, last=path == paths[-1])
         if not self._segments:
+            self.fresh = True
             self._add_segment(0)
         self._open_last()
         last_index = self._entries[-1][1] if self._entries else 1
@@ -320,7 +328,7 @@ def move_aside(directory: Path) -> Path:
     """Put a damaged journal and snapshot out of the way, and mark the node as rejoining; returns where they went.
 
     The vote stays unless it is what is damaged. A rejoining node neither votes nor stands for election until it has
-    caught up with a leader, because it no longer knows what it acknowledged.
+    caught up with a leader, because it no longer knows what it acknowledged (`rejoining.py`).
     """
     number = 1
     while (target := directory / f"damaged-{number}").exists():
@@ -378,11 +386,11 @@ def _lock(directory: Path) -> int:
     return descriptor
 
 
-def _read_vote(path: Path) -> _Vote:
+def _read_vote(path: Path) -> _Vote | None:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
-        return _Vote(0, None)
+        return None
     if len(data) < 4 or zlib.crc32(data[:-4]).to_bytes(4, "big") != data[-4:]:
         raise JournalDamaged(f"{path}: checksum does not fit")
     try:

@@ -44,6 +44,8 @@ _FIELDS: Final[dict[str, dict[str, type]]] = {
     "pre_vote": {"term": int, "last_log_index": int, "last_log_term": int, "round": int},
     "pre_vote_granted": {"round": int},
     "higher_term": {"term": int},
+    "ask_memory": {},
+    "memory": {"term": int, "last_log_index": int, "whole": bool},
 }
 """Every message members exchange; `apply_command` (forwarding to the leader) is not among them on purpose."""
 

@@ -9,7 +9,7 @@ What is changed, and why (the library is 0.3.17, its private names are listed in
 - A position report of an earlier term is ignored: it could count entries that were overwritten since.
 - Elections begin with a pre-vote, and at once when the leader's connection breaks (`elections.py`).
 - The members are what the log says, through overlaps of messages, cuts and snapshots (`membership.py`).
-- A node that lost its journal does not vote until it has caught up: its earlier acknowledgements are forgotten.
+- A node whose disk is empty or damaged does not vote until it has caught up (`rejoining.py`).
 
 All methods but `submit` run on the Raft thread.
 """
@@ -31,10 +31,11 @@ from pysyncobj.node import Node
 from pysyncobj.version import VERSION
 
 from raft.elections import CANDIDATE, FOLLOWER, LEADER, PREVOTE_FAVOUR_S, PREVOTE_RETRY_S, Elections
-from raft.journal import REJOINING_FILE, SNAPSHOT_FILE, Journal, JournalDamaged
+from raft.journal import SNAPSHOT_FILE, Journal, JournalDamaged
 from raft.ledger import Answer, Event, Ledger, SnapshotError, decode_command
 from raft.link import Poller
 from raft.membership import GUESTS_MAY, MEMBERSHIP, ChangeRefused, MemberChange, Membership, Overlay, encode_change
+from raft.rejoining import HEARD_WITH_A_TERM, Rejoining
 from raft.replication import Message, PreVotes, repair_append, term_at, well_formed
 from raft.settings import RaftSettings, library_options
 from raft.snapshots import Snapshot, SnapshotHeader, SnapshotStore, keep_from
@@ -124,7 +125,7 @@ library.createJournal = _use_given_journal
 """The library makes its journal from a file name; ours is opened before, because opening it may fail clearly."""
 
 
-class Consensus(Elections, SyncObj):  # type: ignore[misc]
+class Consensus(Rejoining, Elections, SyncObj):  # type: ignore[misc]
     """One member's consensus. Construct it, `transport.listen()`, then `tick` for ever, then `shut_down`."""
 
     _SyncObj__raftCommitIndex: int
@@ -141,8 +142,7 @@ class Consensus(Elections, SyncObj):  # type: ignore[misc]
         self._transport_class = transport_class
         self._journal = journal
         self._listener = listener
-        self._rejoining_path = settings.data_dir / REJOINING_FILE
-        self.rejoining = self._rejoining_path.exists()
+        self._begin_rejoining()
         self.ledger = Ledger(settings.genesis_number, settings.genesis_hash)
         self._ticked_at = self._deadline = monotonic()
         self.leader_lost_at: float | None = None
@@ -396,8 +396,7 @@ class Consensus(Elections, SyncObj):  # type: ignore[misc]
         if term_at(self._journal, index) != term:
             self._replace_log(snapshot.header)
         self._restore_members(snapshot.header.members, index)
-        if term > self._SyncObj__raftCurrentTerm:
-            self._SyncObj__setCurrentTerm(term, None)
+        self._SyncObj__raftCurrentTerm = max(self._SyncObj__raftCurrentTerm, term)
 
     def _restore_members(self, before: Overlay, index: int) -> None:
         if self.membership.restore(before, index, self._journal):
@@ -441,6 +440,8 @@ class Consensus(Elections, SyncObj):  # type: ignore[misc]
         kind, term = message["type"], self._SyncObj__raftCurrentTerm
         if node.id not in self._nodes and kind not in GUESTS_MAY:
             return
+        if kind in HEARD_WITH_A_TERM and not self._journal.knows_vote:
+            return
         if kind == "append_entries":
             self._on_append(deliver, node, message)
         elif kind == "next_node_idx":
@@ -453,6 +454,10 @@ class Consensus(Elections, SyncObj):  # type: ignore[misc]
         elif kind == "higher_term":
             if message["term"] > term:
                 self._step_down(message["term"])
+        elif kind == "ask_memory":
+            self._tell_memory(node)
+        elif kind == "memory":
+            self._on_memory(node, message)
         elif not self.rejoining:
             deliver(node, message)
 
@@ -483,13 +488,6 @@ class Consensus(Elections, SyncObj):  # type: ignore[misc]
         report = {"type": "next_node_idx", "next_node_idx": following, "reset": False, "success": False}
         self.transport.send(node, self.outgoing(report))
 
-    def _consider_rejoined(self, message: Message) -> None:
-        """Level with a leader that has committed in its own term: whatever was acknowledged here before is back."""
-        committed = self._SyncObj__raftCommitIndex
-        if committed >= message["commit_index"] and term_at(self._journal, committed) == message["term"]:
-            self._rejoining_path.unlink(missing_ok=True)
-            self.rejoining = False
-
     def connected(self, deliver: Callable[[Peer], None], node: Peer) -> None:
         """A member is back, perhaps without the end of its log: it must report its position again."""
         if node.id not in self._nodes:
@@ -497,3 +495,5 @@ class Consensus(Elections, SyncObj):  # type: ignore[misc]
         if self._SyncObj__raftState == LEADER:
             self._SyncObj__raftMatchIndex[node] = 0
         deliver(node)
+        if self.rejoining:
+            self.transport.send(node, {"type": "ask_memory"})

@@ -414,22 +414,26 @@ class TestStrangers:
 
     async def test_a_member_with_another_secret_is_not_let_in(self, make_group):
         group = make_group()
-        await group.start("n0", "n1")
-        leader = await group.leader()
+        await group.start()
+        await group.leader()
+        await group.nodes["n2"].close()
         group.nodes["n2"] = RaftNode(group.settings("n2", password=os.urandom(32)))
         await group.start("n2")
         await asyncio.sleep(0.5)
+        leader = await group.leader()
         assert "n2" not in leader.status()["connected"]
         assert group.nodes["n2"].status()["connected"] == []
         assert group.nodes["n2"].leader() is None
 
     async def test_a_member_of_another_chain_is_not_let_in(self, make_group):
         group = make_group()
-        await group.start("n0", "n1")
-        leader = await group.leader()
+        await group.start()
+        await group.leader()
+        await group.nodes["n2"].close()
         group.nodes["n2"] = RaftNode(group.settings("n2", genesis_hash=b"\x01" * 32))
         await group.start("n2")
         await asyncio.sleep(0.5)
+        leader = await group.leader()
         assert "n2" not in leader.status()["connected"]
 
 
