@@ -114,7 +114,8 @@ class RpcNode:
             trusted_proxies=settings.trusted_proxy_addresses,
         )
         self._sender.trace = sends
-        reads = RpcReads(view, self._sent, self._beside.run, self._sender.pool_nonce)
+        sender = self._sender
+        reads = RpcReads(view, self._sent, self._beside.run, sender.pool_nonce, sender.waiting_transaction)
         self._subscriber = RpcSubscriber(reads, self._registry)
         self._admin = RpcAdmin(view, self._sent, settings.ingress_urls or settings.execution_urls)
         self.follower.listeners.append(self._subscriber.event)

@@ -27,6 +27,7 @@ from flashblocks.execution.rpc_arguments import (
     proof_keys,
     slot,
 )
+from flashblocks.execution.transaction import Transaction
 from flashblocks.preconf import shapes
 from flashblocks.preconf.sent import SentTransactions
 from flashblocks.preconf.snapshot import PendingSnapshot
@@ -42,7 +43,10 @@ Heavy = Callable[[Callable[[], T]], Awaitable[T]]
 
 
 class RpcReads:
-    """The reading methods of one rpc-node. `heavy` runs long work beside the loop; `pool_nonce` asks the ingress."""
+    """The reading methods of one rpc-node. `heavy` runs long work beside the loop.
+
+    `pool_nonce` and `waiting` ask the ingress too: for the next nonce, and for a transaction that no block holds yet.
+    """
 
     def __init__(
         self,
@@ -50,8 +54,10 @@ class RpcReads:
         sent: SentTransactions,
         heavy: Heavy[Any],
         pool_nonce: Callable[[bytes, int], Awaitable[int]],
+        waiting: Callable[[bytes], Awaitable[Transaction | None]],
     ) -> None:
         self._view, self._sent, self._heavy, self._pool_nonce = view, sent, heavy, pool_nonce
+        self._waiting = waiting
 
     def methods(self) -> dict[str, Method]:
         """Name → coroutine, as `RpcServer` takes them."""
@@ -211,19 +217,22 @@ class RpcReads:
     # Transactions ---------------------------------------------------------------------------------------------------
 
     async def transaction_by_hash(self, tx_hash: str) -> dict[str, Any] | None:
-        """eth_getTransactionByHash: sealed, then preconfirmed, then sent from here and waiting."""
+        """eth_getTransactionByHash: sealed, then preconfirmed, then sent and waiting."""
         wanted = to_bytes(tx_hash, 32)
         place = self._view.transaction(wanted)
         if place is not None:
             return _transaction(*place)
-        waiting = self._sent.get(wanted)
+        waiting = await self._waiting(wanted)
+        place = self._view.transaction(wanted)  # it may have come in while the ingress was asked
+        if place is not None:
+            return _transaction(*place)
         return None if waiting is None else shapes.pool_transaction_json(waiting)
 
     async def raw_transaction_by_hash(self, tx_hash: str) -> str | None:
         """The bytes of a transaction."""
         wanted = to_bytes(tx_hash, 32)
         place = self._view.transaction(wanted)
-        found = self._sent.get(wanted) if place is None else place[0].transactions[place[1]]
+        found = await self._waiting(wanted) if place is None else place[0].transactions[place[1]]
         return None if found is None else data(found.raw)
 
     async def transaction_by_number_and_index(self, number: Any, index: str) -> dict[str, Any] | None:

@@ -114,10 +114,20 @@ class RpcSender:
     async def transaction_status(self, tx_hash: str) -> dict[str, str]:
         """base_transactionStatus: whether the pool, a flashblock or the chain knows it."""
         wanted = to_bytes(tx_hash, 32)
-        known = self._view.transaction(wanted) is not None or self._sent.get(wanted) is not None
-        if not known:
-            known = await self._ask_ingresses("ingress_getTransaction", data(wanted)) is not None
+        known = self._view.transaction(wanted) is not None or await self.waiting_transaction(wanted) is not None
         return {"status": "Known" if known else "Unknown"}
+
+    async def waiting_transaction(self, tx_hash: bytes) -> Transaction | None:
+        """A transaction that waits: sent through this node, or through another one to the same ingresses."""
+        sent = self._sent.get(tx_hash)
+        if sent is not None:
+            return sent
+        raw = await self._ask_ingresses("ingress_getTransaction", data(tx_hash))
+        try:
+            transaction = None if raw is None else _read(raw)
+        except (RpcError, WireError):
+            return None
+        return transaction if transaction is not None and transaction.hash == tx_hash else None
 
     async def pool_nonce(self, sender: bytes, nonce: int) -> int:
         """The first nonce at or after `nonce` that no transaction waiting at the ingress has."""

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     """Drop it everywhere; 1 when it waited nowhere, or somebody did not answer."""
     call = _call(options.what)
     found = endpoints(find(options.name))
-    secret = _secret(options.jwt_secret or str(Path(found["data_dir"]) / "jwt.hex"))
+    secret = _secret(options.jwt_secret or found["jwt_secret"])
     answers = asyncio.run(_ask_all(found, secret, call))
     dropped = _count(answers)
     if options.json:

@@ -165,6 +165,7 @@ async def test_through_an_rpc_node_the_nonce_is_free_again(tmp_path: Path, throu
                 with pytest.raises(RpcRefused, match="is for operators"):
                     await stranger.call("admin_dropTransaction", hashes[0])
                 assert await stranger.call("eth_getTransactionCount", ALICE, "pending") == "0x3"
+                assert (await stranger.call("eth_getTransactionByHash", hashes[0]))["hash"] == hashes[0]
                 assert await operator.call("admin_dropTransaction", hashes[2]) is True
                 assert await stranger.call("eth_getTransactionCount", ALICE, "pending") == "0x2"
                 assert await stranger.call("eth_getTransactionByHash", hashes[2]) is None
@@ -175,3 +176,22 @@ async def test_through_an_rpc_node_the_nonce_is_free_again(tmp_path: Path, throu
                 assert await stranger.call("eth_getTransactionCount", ALICE, "pending") == "0x0"
                 await stranger.close()
         assert len(component.client.pool) == 0
+
+
+async def test_what_waits_is_known_to_every_rpc_node(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (component, _):
+        url = component.client.rpc_server.url
+        async with (
+            ingress_before(tmp_path, url) as ingress,
+            node_before(tmp_path, url, ingress.server.url) as one,
+            node_before(tmp_path, url, ingress.server.url) as other,
+        ):
+            raw = data(FORGE.transfer(0, 0))
+            here, there = RpcClient(one.server.url), RpcClient(other.server.url)
+            tx_hash = await here.call("eth_sendRawTransaction", raw)
+            known = await there.call("eth_getTransactionByHash", tx_hash)
+            assert (known["hash"], known["blockNumber"]) == (tx_hash, None)
+            assert await there.call("eth_getRawTransactionByHash", tx_hash) == raw
+            assert await there.call("eth_getTransactionByHash", "0x" + "11" * 32) is None
+            assert await there.call("base_transactionStatus", tx_hash) == {"status": "Known"}
+            await asyncio.gather(here.close(), there.close())

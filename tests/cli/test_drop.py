@@ -70,7 +70,7 @@ def doors() -> Iterator[Doors]:
 def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """What the command takes for the running cluster."""
     (tmp_path / "jwt.hex").write_text(SECRET.hex())
-    found: dict[str, Any] = {"data_dir": str(tmp_path), "rpc_nodes": [], "ingress": []}
+    found: dict[str, Any] = {"jwt_secret": str(tmp_path / "jwt.hex"), "rpc_nodes": [], "ingress": []}
     monkeypatch.setattr(drop, "find", lambda name: name)
     monkeypatch.setattr(drop, "endpoints", lambda run: found)
     return found
