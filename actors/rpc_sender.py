@@ -27,7 +27,7 @@ from tracing.sending import SendTrace
 
 INGRESS_ANSWER_S_MAX = 3.0
 LINK_ANSWER_S_MAX = 6.0  # with a link it is alive: asking ten clients instead would make a slow machine slower
-NONCE_ANSWER_S_MAX = 0.3
+ASK_S_MAX = 0.3  # for what an ingress has in its memory
 SYNC_TIMEOUT_MS_DEFAULT = 6_000
 SYNC_TIMEOUT_MS_MAX = 6_000
 SYNC_WAITING_MAX = 10_000
@@ -122,20 +122,27 @@ class RpcSender:
         sent = self._sent.get(tx_hash)
         if sent is not None:
             return sent
-        raw = await self._ask_ingresses("ingress_getTransaction", data(tx_hash))
-        try:
-            transaction = None if raw is None else _read(raw)
-        except (RpcError, WireError):
-            return None
-        return transaction if transaction is not None and transaction.hash == tx_hash else None
+        for ingress in self._ingresses:
+            try:
+                raw = await ingress.call("ingress_getTransaction", data(tx_hash), timeout_s=ASK_S_MAX)
+                if raw is not None and (transaction := _read(raw)).hash == tx_hash:
+                    return transaction
+            except (RpcUnknown, RpcRefused, RpcError, WireError):
+                continue
+        return None
 
     async def pool_nonce(self, sender: bytes, nonce: int) -> int:
-        """The first nonce at or after `nonce` that no transaction waiting at the ingress has."""
-        answer = await self._ask_ingresses("ingress_nextNonce", data(sender), quantity(nonce))
-        try:
-            return nonce if answer is None else max(nonce, to_int(answer))
-        except WireError:
-            return nonce
+        """The first nonce at or after `nonce` that no transaction waiting at an ingress has.
+
+        Each ingress holds what came while it was the first that answered, so each goes on where the one before ended.
+        """
+        for ingress in self._ingresses:
+            try:
+                answer = await ingress.call("ingress_nextNonce", data(sender), quantity(nonce), timeout_s=ASK_S_MAX)
+                nonce = max(nonce, to_int(answer))
+            except (RpcUnknown, RpcRefused, WireError):
+                continue
+        return nonce
 
     # Sending --------------------------------------------------------------------------------------------------------
 
@@ -212,16 +219,6 @@ class RpcSender:
             return None if "already known" in refused.message else refused
         except RpcUnknown as unknown:
             return unknown
-        return None
-
-    async def _ask_ingresses(self, method: str, *params: str) -> Any:
-        for ingress in self._ingresses:
-            try:
-                answer = await ingress.call(method, *params, timeout_s=NONCE_ANSWER_S_MAX)
-            except (RpcUnknown, RpcRefused):
-                continue
-            if answer is not None:
-                return answer
         return None
 
     # Waiting --------------------------------------------------------------------------------------------------------

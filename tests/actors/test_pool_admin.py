@@ -14,6 +14,7 @@ from actors.rpc_client import RpcClient, RpcRefused
 from actors.rpc_node import RpcNode
 from actors.rpc_node import Settings as RpcNodeSettings
 from flashblocks.execution.accounts import TEST_ACCOUNTS
+from flashblocks.execution.keccak import keccak256
 from flashblocks.wire.hexadecimal import data, to_bytes
 from tests.actors.execution_driver import SECRET, running
 from tests.actors.small_client import SmallClient, until
@@ -65,11 +66,13 @@ async def test_what_a_flashblock_shows_is_not_dropped(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def ingress_before(directory: Path, *urls: str, secret: bool = True) -> AsyncIterator[Ingress]:
+async def ingress_before(
+    directory: Path, *urls: str, secret: bool = True, name: str = "ingress-0"
+) -> AsyncIterator[Ingress]:
     settings = Settings(
-        name="ingress-0",
+        name=name,
         port=0,
-        data_dir=str(directory / "ingress"),
+        data_dir=str(directory / name),
         target_urls=list(urls),
         execution_urls=list(urls[:1]),
         jwt_secret_path=str(directory / "jwt.hex") if secret else "",
@@ -195,3 +198,22 @@ async def test_what_waits_is_known_to_every_rpc_node(tmp_path: Path) -> None:
             assert await there.call("eth_getTransactionByHash", "0x" + "11" * 32) is None
             assert await there.call("base_transactionStatus", tx_hash) == {"status": "Known"}
             await asyncio.gather(here.close(), there.close())
+
+
+async def test_nonces_that_wait_at_several_ingresses_are_counted_together(tmp_path: Path) -> None:
+    async with running(tmp_path, FORGE) as (component, _):
+        url = component.client.rpc_server.url
+        async with (
+            ingress_before(tmp_path, url) as first,
+            ingress_before(tmp_path, url, name="ingress-1") as second,
+            node_before(tmp_path, url, "http://127.0.0.1:1", first.server.url, second.server.url) as node,
+        ):
+            for nonce, ingress in enumerate((first, first, second)):
+                sender = RpcClient(ingress.server.url)
+                await sender.call("eth_sendRawTransaction", data(FORGE.transfer(0, nonce)))
+                await sender.close()
+            wallet = RpcClient(node.server.url)
+            assert await wallet.call("eth_getTransactionCount", ALICE, "pending") == "0x3"
+            last = await wallet.call("eth_getTransactionByHash", data(keccak256(FORGE.transfer(0, 2))))
+            assert last["nonce"] == "0x2"
+            await wallet.close()
