@@ -308,6 +308,8 @@ class Conductor:
         verdict = self.health.health(now)
         if self.watchdog.stuck(now) and not self.control.paused:
             verdict = Health(Sickness.NO_PROGRESS, min(verdict.readiness, Readiness.BEHIND, key=lambda r: r.value))
+        elif self.adoption.stuck:
+            verdict = Health(Sickness.LAGGING, min(verdict.readiness, Readiness.BEHIND, key=lambda r: r.value))
         if verdict.sickness is not self.control.health.sickness:
             self.log.info("health", sickness=verdict.sickness.name, readiness=verdict.readiness.name)
         return verdict

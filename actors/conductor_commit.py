@@ -12,9 +12,19 @@ from flashblocks.wire.engine import Envelope, envelope_to_bytes
 from flashblocks.wire.flashblock import decode_body
 from flashblocks.wire.frames import FlashblockFrame
 from raft.alone import AloneLedger, appends, seal
-from raft.commands import TRACE_CONTEXT_CHARACTERS_MAX, Accepted, Append, Appended, Command, Seal, SealBlock
+from raft.commands import (
+    TRACE_CONTEXT_CHARACTERS_MAX,
+    Accepted,
+    Append,
+    Appended,
+    Command,
+    Reason,
+    Refused,
+    Seal,
+    SealBlock,
+)
 from raft.ledger import LedgerView, OpenBlock
-from raft.node import RaftNode
+from raft.node import Outcome, RaftNode
 
 COMMIT_S_MAX = 1.0
 ADOPTED_BLOCKS_MAX = 4096
@@ -81,6 +91,22 @@ def _is_block_of(open_block: OpenBlock, envelope: Envelope) -> bool:
     return assemble([decode_body(entry.body) for entry in open_block.entries]) == envelope
 
 
+PASSING = (
+    Reason.NOT_LEADER,
+    Reason.TRANSFERRING,
+    Reason.QUEUE_FULL,
+    Reason.STALE_EPOCH,
+    Reason.UNCLAIMED_EPOCH,
+    Reason.WRONG_OWNER,
+)
+"""Refusals of the proposer; they say nothing about what was proposed."""
+
+
+def is_final(outcome: Outcome | None) -> bool:
+    """Whether the ledger refused the content itself, so that asking again is of no use."""
+    return isinstance(outcome, Refused) and outcome.reason not in PASSING
+
+
 async def readmission(
     alone: AloneLedger, first: int, epoch: int, node: str, fetch: Callable[[int], Awaitable[Envelope | None]]
 ) -> AsyncIterator[tuple[int, Command | None]]:
@@ -121,13 +147,14 @@ class Adoption:
     """Takes blocks into the ledger that the own execution client has beyond it.
 
     They can only be there because an operator overrode the leader while there was no majority. Once this node leads
-    again they become the chain, in order, each under the ledger's own rules: a block that contradicts a committed
-    flashblock is refused, and then an operator has to decide.
+    again they become the chain, in order, each under the ledger's own rules. A block that contradicts a committed
+    flashblock is refused: then somebody else has to lead, until the ledger is beyond it and it can be replaced.
     """
 
     def __init__(self, raft: RaftNode, node: str, execution_url: str, log: Any) -> None:
         self._raft, self._node, self._log = raft, node, log
         self._blocks = PayloadBackfill([execution_url] if execution_url else [], log)
+        self._stuck_to = 0
 
     async def adopt(self, epoch: int, head_number: int) -> bool:
         """Seal everything up to `head_number` under our epoch; True when it is all in."""
@@ -137,10 +164,18 @@ class Adoption:
             command = None if envelope is None else seal_command(self._raft.ledger, epoch, self._node, envelope)
             outcome = None if command is None else await self._raft.propose(command, COMMIT_S_MAX)
             if not isinstance(outcome, Accepted):
+                if outcome is None or is_final(outcome):
+                    self._stuck_to = head_number
                 self._log.error("a block beyond the ledger is not adopted", block=number, outcome=str(outcome))
                 return False
+        self._stuck_to = 0
         self._log.error("blocks made without a majority are adopted", first=first, last=head_number, epoch=epoch)
         return True
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the execution client is on blocks that a majority did not take, and the ledger is not beyond them."""
+        return self._raft.ledger.head_number < self._stuck_to
 
     async def fetch(self, number: int) -> Envelope | None:
         """A block of the own execution client."""

@@ -17,10 +17,10 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from actors.conductor_commit import COMMIT_S_MAX, readmission
+from actors.conductor_commit import COMMIT_S_MAX, is_final, readmission
 from raft.alone import AloneLedger
-from raft.commands import Accepted, Claimed, Command, Event, Reason, Refused
-from raft.node import EventCallback, Outcome, Unknown
+from raft.commands import Accepted, Claimed, Command, Event
+from raft.node import EventCallback, Outcome
 from raft.view import LedgerView
 
 if TYPE_CHECKING:
@@ -32,15 +32,6 @@ BEGIN_WAIT_S_MAX: Final = 3.0
 """How long a leader that lost its majority may take to notice: the lease is well below a second."""
 BEGIN_POLL_S: Final = 0.05
 RETRY_S: Final = 0.05
-PASSING: Final = (
-    Reason.NOT_LEADER,
-    Reason.TRANSFERRING,
-    Reason.QUEUE_FULL,
-    Reason.STALE_EPOCH,
-    Reason.UNCLAIMED_EPOCH,
-    Reason.WRONG_OWNER,
-)
-"""Refusals that say nothing about what was made alone."""
 
 
 class Override:
@@ -251,11 +242,12 @@ class Override:
         first = self._raft.ledger.head_number + 1
         async for number, command in readmission(alone, first, epoch, self._node, self._conductor.adoption.fetch):
             outcome = None if command is None else await self._raft.propose(command, COMMIT_S_MAX)
-            if isinstance(outcome, Unknown) or (isinstance(outcome, Refused) and outcome.reason in PASSING):
+            if isinstance(outcome, Accepted):
+                continue
+            if outcome is not None and not is_final(outcome):
                 return None
-            if not isinstance(outcome, Accepted):
-                last = alone.view.head_number
-                self._log.error("OVERRIDE: not taken in, to be replaced", block=number, last=last, outcome=str(outcome))
-                return False
+            last = alone.view.head_number
+            self._log.error("OVERRIDE: not taken in, to be replaced", block=number, last=last, outcome=str(outcome))
+            return False
         self._log.error("OVERRIDE: what was made alone is taken in", first=first, last=alone.view.head_number)
         return True

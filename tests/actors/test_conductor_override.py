@@ -132,8 +132,10 @@ async def test_what_a_majority_cannot_take_in_is_replaced(tmp_path: Path) -> Non
         await streams_on(listener)
         await until(lambda: alone.head > first + 1, "blocks made alone")
         await alone.kill_conductor()
-        await until(lambda: not alone.sequences or alone.head, "nobody conducts")
         made_alone = {number: hash_ for hash_, number in alone.boost.numbers.items() if number >= first}
+        for group in made.groups:
+            if group is not alone:
+                group.boost.set_health(206)  # without a builder they end the open block where the majority lost it
         await back(made)
         await until(lambda: made.leader, "a leader")
         await level(made)
