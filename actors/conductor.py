@@ -114,6 +114,7 @@ class Conductor:
             peers=settings.raft_peers,
             data_dir=self._raft_directory,
             password=read_password(Path(settings.raft_password_path)),
+            fsync=settings.raft_fsync,
             genesis_number=0,
             genesis_hash=read_genesis_hash(settings.genesis_hash, settings.genesis_path),
             listen=f"{settings.raft_host or settings.host}:{settings.raft_port}",

@@ -21,6 +21,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     raft_port: int = 50050
     raft_peers: dict[str, str]
     raft_password_path: str
+    raft_fsync: bool = False
+    """Force entries and votes to the disk before they are acknowledged: a power cut forgets none; costs its latency."""
     peer_urls: dict[str, str] = {}
     """RPC of the other conductors, by name: asked how fit their groups are to lead."""
     op_node_url: str

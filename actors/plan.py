@@ -42,6 +42,7 @@ class ClusterOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     block_time_s: int = 2
     flashblock_time_ms: int = 200
     round_trip_ms: int = 0
+    raft_fsync: bool = False
     host: str = "127.0.0.1"
     chain_id: int = 901
     log_level: str = "info"
@@ -227,6 +228,7 @@ class _Wiring:
             "rollup_boost_ws_url": _ws(self.at.inner, own.rollup_boost_ws),
             "execution_url": _http(host, own.fallback_el_rpc),
             "round_trip_ms": self.options.round_trip_ms,
+            "raft_fsync": self.options.raft_fsync,
             "block_time_s": self.options.block_time_s,
             "flashblock_time_ms": self.options.flashblock_time_ms,
         }

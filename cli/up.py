@@ -54,6 +54,11 @@ def configure(parser: argparse.ArgumentParser, _: list[str]) -> None:
         metavar="MS",
         help="longest round trip between two sequencer hosts; Raft's time-outs grow with it",
     )
+    parser.add_argument(
+        "--raft-fsync",
+        action="store_true",
+        help="conductors force entries to the disk before they acknowledge them: a power cut of all forgets none",
+    )
     parser.add_argument("--chain-id", type=int, default=defaults.chain_id, help="chain id of a new chain")
     parser.add_argument("--host", default=defaults.host, help="address every server binds to")
     parser.add_argument(
@@ -97,6 +102,7 @@ def run(options: argparse.Namespace) -> int:
         block_time_s=options.block_time,
         flashblock_time_ms=options.flashblock_time,
         round_trip_ms=options.round_trip,
+        raft_fsync=options.raft_fsync,
         host=options.host,
         chain_id=options.chain_id,
         log_level=options.log_level,

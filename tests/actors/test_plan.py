@@ -82,6 +82,12 @@ def test_every_conductor_names_the_same_raft_members() -> None:
     assert all(members[each.instance] == f"127.0.0.1:{each.settings['raft_port']}" for each in conductors)
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_every_conductor_forces_its_journal_to_the_disk_if_that_is_wanted(wanted: bool) -> None:
+    conductors = [each for each in plan_of(raft_fsync=wanted) if each.component == "conductor"]
+    assert {each.settings["raft_fsync"] for each in conductors} == {wanted}
+
+
 def test_proxies_listen_to_every_conductor() -> None:
     proxy = find(plan_of(groups=3), "proxy-1/websocket-proxy")
     assert proxy.settings["upstream_ws"] == [f"ws://127.0.0.1:{8546 + 100 * g}/ws" for g in range(3)]
