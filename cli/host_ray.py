@@ -21,7 +21,7 @@ from actors.ray_guard import GuardFiles, GuardOrder, become, launch
 from actors.ray_host import RayOptions, RayOptionsError, command, environment, gcs_address, ports, resources_of, shown
 from cli.output import CommandError, note, say, say_json
 
-STARTED_S_MAX = 90.0
+STARTED_S_MAX = 150.0  # three tries of the guard on a busy machine: Ray itself gives up after 30 s
 STOPPED_S_MAX = 30.0
 POLL_S = 0.2
 LOG_TAIL_BYTES = 3000
