@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.conductor_commit import Adoption
+from actors.conductor_journal import ConductorJournal
 from actors.conductor_metrics import ConductorMetrics
 from actors.conductor_override import Override
 from actors.conductor_peers import ConductorPeers
@@ -39,7 +40,6 @@ from flashblocks.conductor.watchdog import ProgressWatchdog
 from flashblocks.wire.frames import FlashblockFrame, Frame, HealthFrame
 from flashblocks.wire.hexadecimal import WireError
 from raft.commands import Accepted, Appended, Claim, Claimed, Event, Reason, Refused, Restored, Sealed
-from raft.journal import JournalDamaged, move_aside
 from raft.node import RaftNode, Transferred
 from raft.settings import RaftSettings, read_password
 
@@ -56,8 +56,9 @@ class Conductor:
 
     def __init__(self, settings: Settings, log: Any) -> None:
         self.settings, self.log = settings, log
-        self._raft_directory = Path(settings.data_dir) / RAFT_DIRECTORY
-        self.raft = RaftNode(for_distance(self._raft_settings(), settings.round_trip_ms))
+        raft_settings = for_distance(self._raft_settings(), settings.round_trip_ms)
+        self.raft = RaftNode(raft_settings)
+        self.journal = ConductorJournal(self.raft, raft_settings.data_dir, raft_settings.room_bytes, log)
         self.control = Control(paused=settings.paused)
         self.health = HealthMonitor(self._health_limits())
         self.watchdog = ProgressWatchdog(settings.flashblock_time_ms / 1000, settings.block_time_s)
@@ -77,7 +78,6 @@ class Conductor:
         self._tasks = Tasks()
         self._running = False
         self._poll_wanted = asyncio.Event()
-        self._fault: asyncio.Event = asyncio.Event()
         self.boost_http = RpcClient(settings.rollup_boost_url, timeout_s=settings.rollup_boost_healthcheck_timeout_s)
         self.execution = RpcClient(settings.execution_url, timeout_s=EXECUTION_S_MAX)
         self._lifeline = Lifeline(settings.op_node_url, self._on_op_node)
@@ -94,7 +94,6 @@ class Conductor:
             self.override.on_event(hears_events)
         for hears_leadership in (self.trace.on_leadership, self._on_leadership):
             self.override.on_leadership(hears_leadership)
-        self.raft.on_fault(self._on_fault)
         registry = self.trace.registry
         self.metrics = ConductorMetrics(registry, self)
         self.server = RpcServer(
@@ -112,7 +111,7 @@ class Conductor:
         return RaftSettings(
             node_id=settings.name,
             peers=settings.raft_peers,
-            data_dir=self._raft_directory,
+            data_dir=Path(settings.data_dir) / RAFT_DIRECTORY,
             password=read_password(Path(settings.raft_password_path)),
             fsync=settings.raft_fsync,
             genesis_number=0,
@@ -132,20 +131,14 @@ class Conductor:
         )
 
     async def start(self) -> None:
-        """Open the journal, join the group, bind the ports. A damaged journal is put aside: the peers have it all."""
-        self._raft_directory.mkdir(parents=True, exist_ok=True)
-        try:
-            await self.raft.start()
-        except JournalDamaged as error:
-            aside = move_aside(self._raft_directory)
-            self.log.error("journal damaged, rejoining from the peers", error=str(error), kept=str(aside))
-            await self.raft.start()
+        """Open the journal, join the group, bind the ports."""
+        await self.journal.open()
         await self.public.start()
         await self.server.start()
         self.log.info("conductor serves", rpc=self.server.url, ws=self.public.port)
 
     async def run(self) -> None:
-        """Conduct until cancelled; a fault of the Raft node ends the process, which is then restarted."""
+        """Conduct until cancelled; a bug in the Raft node ends the process, which is then restarted."""
         self._lifeline.start()
         await self.boost.start()
         for name, loop in {
@@ -154,7 +147,7 @@ class Conductor:
             "poll the op-node": self._keep_polling_op_node(),
             "poll rollup-boost": self._keep_polling_rollup_boost(),
             "tick": self._keep_ticking(),
-            "fail with raft": self._fail_with_raft(),
+            "keep raft": self.journal.keep(),
             "link to rollup-boost": self.boost.run(),
             "public stream": self.public.run(),
         }.items():
@@ -249,10 +242,6 @@ class Conductor:
                 continue
             # Other refusals come at once, without a turn of the loop (a hand-over under way, say): never spin on them.
             await asyncio.sleep(CLAIM_RETRY_S)
-
-    def _on_fault(self, fault: str) -> None:
-        self.log.error("the raft node stopped", fault=fault)
-        self._fault.set()
 
     def _on_op_node(self, up: bool) -> None:
         self.log.info("op-node up" if up else "op-node down")
@@ -437,10 +426,6 @@ class Conductor:
                 status, _ = await self.boost_http.get("/healthz")
                 if self.boost.connected:
                     self._on_boost_status(status)
-
-    async def _fail_with_raft(self) -> None:
-        await self._fault.wait()
-        raise RuntimeError(f"the raft node stopped: {self.raft.fault}")
 
     # What others see
 

@@ -55,6 +55,11 @@ class JournalFull(StorageError):
     """There is no room for the next record."""
 
 
+def is_disk_full(error: BaseException) -> bool:
+    """Whether somebody has to make room before it can go on."""
+    return isinstance(error, JournalFull) or (isinstance(error, OSError) and error.errno in _DISK_FULL)
+
+
 class _Vote(msgspec.Struct, array_like=True):
     term: int
     voted_for: str | None

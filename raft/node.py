@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from raft.elections import LEADER
-from raft.journal import Journal, StorageError
+from raft.journal import Journal, StorageError, is_disk_full
 from raft.ledger import (
     ENTRY_SIZE_BYTES_MAX,
     Accepted,
@@ -105,6 +105,7 @@ class RaftNode:
         self._transferring = False
         self._reluctant = False
         self._fault: str | None = None
+        self._disk_full = False
 
     async def start(self) -> None:
         """Open journal and snapshot, bind the port, start the thread; does not wait for other members.
@@ -116,7 +117,7 @@ class RaftNode:
             raise RuntimeError("the node is already started")
         self._loop = asyncio.get_running_loop()
         self._stop.clear()
-        self._fault = None
+        self._fault, self._disk_full = None, False
         self._journal = await asyncio.to_thread(self._open_journal)
         try:
             self._consensus = Consensus(self._settings, self._journal, self)
@@ -229,6 +230,11 @@ class RaftNode:
     def fault(self) -> str | None:
         """Why the node stopped taking part, or None while it does."""
         return self._fault
+
+    @property
+    def disk_full(self) -> bool:
+        """Whether the node stopped because there is no room: then it can be closed and started again."""
+        return self._disk_full
 
     @property
     def _running(self) -> bool:
@@ -386,6 +392,7 @@ class RaftNode:
                 consensus.tick()
         except (StorageError, OSError) as error:
             fault = f"{type(error).__name__}: {error}"
+            self._disk_full = is_disk_full(error)
             _log.error("raft node %s stops: %s", self.node_id, fault)
         except Exception as error:
             fault = f"{type(error).__name__}: {error}"

@@ -80,6 +80,11 @@ class RaftSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Log entries kept behind a snapshot so that a node that was away shortly needs no snapshot."""
     trailing_bytes_max: int = 32 * 1024 * 1024
 
+    @property
+    def room_bytes(self) -> int:
+        """What has to be free on the disk for a journal to begin, or to go on after the disk was full."""
+        return self.segment_bytes + self.free_space_bytes_min
+
     def __repr__(self) -> str:
         """Without the password, which must not end up in a log."""
         return f"RaftSettings(node_id={self.node_id!r}, peers={self.peers!r}, data_dir={str(self.data_dir)!r}, …)"
