@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from raft.commands import Claimed
 from tests.actors.group_under_test import Cluster, Group, Listener, cluster, until
 
 
@@ -73,6 +76,7 @@ async def test_the_stream_goes_on_alone_and_a_majority_takes_it_in(tmp_path: Pat
         await agreed(made, listener)
 
 
+@pytest.mark.slow
 async def test_upstreams_procedure_by_hand_works_too(tmp_path: Path) -> None:
     """Runbook: everything paused, both overrides, admin_startSequencer; then the reverse, with a new op-node."""
     async with cluster(tmp_path, 3) as made, Listener(made) as listener:
@@ -123,6 +127,7 @@ async def test_where_a_majority_is_there_an_override_changes_answers_only(tmp_pa
         await agreed(made, listener)
 
 
+@pytest.mark.slow
 async def test_what_a_majority_cannot_take_in_is_replaced(tmp_path: Path) -> None:
     """The lone conductor dies with what only it had; its execution client is on a chain that nobody else has."""
     async with cluster(tmp_path, 3) as made, Listener(made) as listener:
@@ -145,6 +150,7 @@ async def test_what_a_majority_cannot_take_in_is_replaced(tmp_path: Path) -> Non
         assert on_top[first] == view.sealed(first).block_hash
 
 
+@pytest.mark.slow
 async def test_a_group_that_was_alone_restarts_its_conductor_and_is_overridden_again(tmp_path: Path) -> None:
     async with cluster(tmp_path, 3) as made, Listener(made) as listener:
         alone = await majority_lost(made)
@@ -156,3 +162,16 @@ async def test_a_group_that_was_alone_restarts_its_conductor_and_is_overridden_a
         began = alone.head
         await until(lambda: alone.head > began + 2, "blocks go on upon those that it has")
         assert listener.violations == []
+
+
+async def test_a_claim_of_a_majority_ends_the_override_at_once(tmp_path: Path) -> None:
+    async with cluster(tmp_path, 3) as made, Listener(made) as listener:
+        alone = await majority_lost(made)
+        await ask(alone.rpc(), "conductor_overrideLeader", True)
+        await streams_on(listener, 5)
+        override = alone.conductor.component.override
+        override._on_event(Claimed(override.ledger.epoch + 1, "sequencer-9"), False)
+        assert not alone.leads and not override.in_force
+        assert await ask(alone.rpc(), "conductor_leaderOverridden") is False
+        assert await ask(alone.rpc(), "conductor_leader") is False
+        await until(lambda: not alone.sequences, "its op-node is stopped")
