@@ -1,9 +1,11 @@
 """The journal on a real disk: what it keeps, and that every damage or lack of room is a clear error."""
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from raft.journal import Journal, JournalDamaged, JournalFull, StorageError, move_aside
+from raft.records import RECORD_OVERHEAD_BYTES, SEGMENT_HEADER_BYTES
 
 SEGMENT_BYTES = 2_000
 
@@ -24,6 +27,18 @@ def filled(directory: Path, entries: int = 30, command_bytes: int = 100) -> Jour
     for index in range(1, entries + 1):
         journal.add(bytes([index % 251]) * command_bytes, index, 1 + index // 10)
     return journal
+
+
+@contextlib.contextmanager
+def small_file_system(path: Path) -> Iterator[None]:
+    """256 KiB, mounted on a directory."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
 
 
 def contents(journal: Journal) -> list:
@@ -334,12 +349,7 @@ class TestRoom:
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
     def test_a_really_full_file_system_is_a_clear_error_and_not_a_signal(self, tmp_path):
-        mounted = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(tmp_path)], check=False, capture_output=True
-        )
-        if mounted.returncode:
-            pytest.skip("mounting is not allowed here")
-        try:
+        with small_file_system(tmp_path):
             journal = opened(tmp_path, segment_bytes=64 * 1024)
             index = 0
             with pytest.raises(JournalFull):
@@ -354,5 +364,29 @@ class TestRoom:
                 for _ in range(1000):
                     journal.add(b"x" * 10_000, len(journal) + 1, 1)
             journal._destroy()
-        finally:
-            subprocess.run(["umount", str(tmp_path)], check=True)
+
+    def test_the_room_of_a_segment_is_taken_before_its_first_entry(self, tmp_path):
+        journal = opened(tmp_path, segment_bytes=1_000_000)
+        status = segments(tmp_path)[0].stat()
+        assert status.st_size == 1_000_000
+        assert status.st_blocks * 512 >= 1_000_000
+        journal._destroy()
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+    def test_a_disk_that_fills_up_fails_the_next_segment_and_not_an_entry_of_this_one(self, tmp_path):
+        with small_file_system(tmp_path):
+            journal = opened(tmp_path, segment_bytes=64 * 1024)
+            with (tmp_path / "ballast").open("wb", buffering=0) as ballast, pytest.raises(OSError, match="No space"):
+                while True:
+                    ballast.write(bytes(4096))
+            room = 64 * 1024 - SEGMENT_HEADER_BYTES
+            fit = room // (RECORD_OVERHEAD_BYTES + 1000)
+            for index in range(1, fit + 1):
+                journal.add(b"x" * 1000, index, 1)
+            before = contents(journal)
+            with pytest.raises(JournalFull):
+                journal.add(b"x" * 1000, fit + 1, 1)
+            assert [path.name for path in tmp_path.glob("log-*")] == ["log-00000001.segment"]
+            journal = reopened(journal, tmp_path)
+            assert contents(journal) == before
+            journal._destroy()
