@@ -45,7 +45,7 @@ class Override:
         self._hears_leadership: list[Callable[[bool, int], None]] = []
         self._changing = asyncio.Lock()
         self._reminded_at = 0.0
-        self.wanted = False
+        self.wanted = self.in_force = False
         self.alone: AloneLedger | None = None
         """What was made without a majority and is not yet taken in by one; kept when the override ends before that."""
         self.returning = False
@@ -63,14 +63,9 @@ class Override:
     # The ledger that counts
 
     @property
-    def in_force(self) -> bool:
-        """Whether this node goes on alone."""
-        return self.wanted and self.alone is not None
-
-    @property
     def ledger(self) -> LedgerView:
         """The ledger that counts here."""
-        return self.alone.view if self.alone is not None and self.wanted else self._raft.ledger
+        return self.alone.view if self.alone is not None and self.in_force else self._raft.ledger
 
     @property
     def is_leader(self) -> bool:
@@ -89,7 +84,7 @@ class Override:
 
     async def propose(self, command: Command, timeout_s: float) -> Outcome:
         """Have a command committed; alone, it is as soon as the ledger's rules accept it."""
-        if self.alone is None or not self.wanted:
+        if self.alone is None or not self.in_force:
             return await self._raft.propose(command, timeout_s)
         answer, events = self.alone.apply(command)
         for event in events:
@@ -119,8 +114,9 @@ class Override:
         if await self._majority():
             self._log.error("OVERRIDE without effect on the chain: a majority is there", leader=self._raft.leader())
             return
-        view, log = await self._raft.whole_log()
         if self.alone is None:
+            async with asyncio.timeout(BEGIN_WAIT_S_MAX):
+                view, log = await self._raft.whole_log()
             self.alone = AloneLedger(view, log, self._node)
         self._announce()
 
@@ -137,6 +133,7 @@ class Override:
     def _announce(self) -> None:
         """Lead alone: everybody in this group hears what it would hear of a claim."""
         assert self.alone is not None
+        self.in_force = True
         view = self.alone.view
         index = None if view.open is None else view.open.last_index
         self._log.error("OVERRIDE IN FORCE", epoch=view.epoch, sealed=view.head_number, open_index=index)
@@ -147,8 +144,9 @@ class Override:
 
     async def _end(self) -> None:
         """Stop; what was made alone is kept until a majority takes it in, or contradicts it."""
-        if self.alone is not None and not self.returning:
+        if self.in_force:
             await self._conductor.stop_sequencer()
+            self.in_force = False
             self._step_down()
         self.wanted = False
         self._log.error("OVERRIDE ENDED", kept_to=None if self.alone is None else self.alone.view.head_number)
@@ -194,7 +192,8 @@ class Override:
 
     def _contradicted(self, event: Event, alone: AloneLedger) -> None:
         """A majority goes on without what was made here: its word counts."""
-        was_in_force, self.alone, self.wanted = self.in_force, None, False
+        was_in_force = self.in_force
+        self.alone, self.in_force, self.wanted = None, False, False
         self._log.error(
             "OVERRIDE ENDED BY A MAJORITY: blocks made alone are replaced",
             first=alone.began_at + 1,
@@ -232,7 +231,7 @@ class Override:
                 if self.in_force:
                     self._announce()
                 return
-            self.alone, self.wanted = None, False
+            self.alone, self.in_force, self.wanted = None, False, False
             self._log.error("OVERRIDE ENDED: a majority is back", epoch=claimed.epoch, complete=complete)
             self._tell(claimed)
             self._conductor.sequencer.want_level()

@@ -119,6 +119,8 @@ class ConductorRpc:
         """Stop acting for good; a leader hands on first. The node goes on voting and replicating."""
         conductor = self._conductor
         conductor.control.stopped = True
+        if conductor.override.in_force:
+            await conductor.override.set(False)
         if conductor.raft.is_leader:
             await conductor.transfer(None)
             await conductor.stop_sequencer()

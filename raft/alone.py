@@ -61,8 +61,10 @@ class AloneLedger:
 
     def agrees(self, event: Event) -> bool:
         """Whether what a majority did is part of what is here, so that nothing here is contradicted by it."""
-        if isinstance(event, Claimed) or event.epoch > self.epoch:
+        if event.epoch > self.epoch:
             return False
+        if isinstance(event, Claimed):
+            return True  # an older leadership, whose claim was in this log
         if event.number <= self.began_at:
             return True
         block = self.block(event.number)

@@ -6,9 +6,17 @@ import msgspec
 import pytest
 import structlog
 
-from actors.conductor_commit import Adoption, append_command, appended_frame, seal_command
+from actors.conductor_commit import (
+    READMITTED_WITH_FLASHBLOCKS_MAX,
+    Adoption,
+    append_command,
+    appended_frame,
+    readmission,
+    seal_command,
+)
 from flashblocks.conductor.publishing import open_frames
 from flashblocks.wire.engine import Envelope, envelope_to_bytes
+from raft.alone import AloneLedger, appends, seal
 from raft.commands import TRACE_CONTEXT_CHARACTERS_MAX, Accepted, Appended, Claim, Seal, SealBlock
 from raft.node import RaftNode
 from raft.settings import RaftSettings
@@ -65,6 +73,38 @@ def test_where_nothing_is_committed_the_payload_goes_in_whole() -> None:
     command = seal_command(chain.ledger.view, 3, NODE, envelope)
     assert isinstance(command, SealBlock)
     assert (command.number, command.parent_hash, command.payload) == (1, GENESIS, envelope_to_bytes(envelope))
+
+
+async def test_what_was_made_alone_is_the_majoritys_chain_after_it_is_taken_in() -> None:
+    blocks = READMITTED_WITH_FLASHBLOCKS_MAX + 5
+    real, made = open_chain(), open_chain()
+    alone = AloneLedger(real.ledger.view, [], "b")
+    made.blocks(blocks)
+    made.fallback()
+    made.flashblocks(3)
+    for block in made.ledger.view.sealed_blocks[1:]:
+        for command in [*appends(block, 3, NODE), seal(block, 3, NODE)] if not block.fallback else [whole(block)]:
+            assert isinstance(alone.apply(command)[0], Accepted), command
+    for command in appends(made.ledger.open, 3, NODE):
+        alone.apply(command)
+    assert alone.view.head == made.ledger.head
+
+    async def fetch(number: int) -> None:
+        raise AssertionError(f"block {number} is kept")
+
+    real.ledger.apply(Claim(9, "b"))
+    asked = [command async for _, command in readmission(alone, 2, 9, "b", fetch)]
+    assert all(isinstance(real.ledger.apply(command)[0], Accepted) for command in asked)
+    real.ledger.check()
+    assert real.ledger.head == made.ledger.head
+    assert real.ledger.open.block_hash == made.ledger.open.block_hash
+    by_flashblocks = [block.number for block in real.ledger.view.sealed_blocks if not block.fallback]
+    last = made.ledger.head[0]
+    assert by_flashblocks == [1, 2, *range(last - READMITTED_WITH_FLASHBLOCKS_MAX + 1, last)]
+
+
+def whole(block) -> SealBlock:
+    return SealBlock(3, NODE, block.number, block.parent_hash, block.block_hash, block.payload)
 
 
 def single_node(directory: Path) -> RaftNode:

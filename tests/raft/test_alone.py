@@ -80,6 +80,7 @@ def test_what_a_majority_does_agrees_or_it_does_not() -> None:
     assert not alone.agrees(Sealed(1, "a", 2, b"x" * 32, False))
     assert alone.agrees(Sealed(1, "a", 1, hash_of("block 1.0"), False))
     assert not alone.agrees(Claimed(2, "c"))
+    assert alone.agrees(Claimed(1, "a")), "who led before"
     beyond = real.apply(append(3, parent=hash_of("block 2.2")))[1]
     assert [alone.agrees(event) for event in beyond] == [False]
 
