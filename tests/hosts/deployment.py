@@ -56,11 +56,13 @@ class Deployment:
     def __init__(self, machines: Machines) -> None:
         self.machines = machines
         self.took_s: dict[str, float] = {}
+        self.edge = EDGE
+        """The host with the keeper; another one takes its place in a test."""
 
     @property
     def endpoints_path(self) -> Path:
         """The endpoints.json that the keeper on the edge host writes anew whenever something changes."""
-        return self.machines[EDGE].file(f"{RUN_DIRECTORY}/endpoints.json")
+        return self.machines[self.edge].file(f"{RUN_DIRECTORY}/endpoints.json")
 
     @property
     def endpoints(self) -> dict[str, Any]:
@@ -91,7 +93,9 @@ class Deployment:
     def announce(self, old: str, new: str) -> None:
         """Put another address in the place of one in the operator's cluster.yaml, and `ray up` once more."""
         file = self.machines[OPERATOR].file(f"{SOURCES}/cluster.yaml")
-        file.write_text(re.sub(rf"\b{re.escape(old)}\b", new, file.read_text()))
+        text = file.read_text()
+        assert not re.search(rf"\b{re.escape(new)}\b", text), f"{new} is in cluster.yaml already"
+        file.write_text(re.sub(rf"\b{re.escape(old)}\b", new, text))
         self._operate("ray", "up", "-y", "cluster.yaml")
 
     def await_nodes(self) -> None:
@@ -118,7 +122,7 @@ class Deployment:
         """`flashblocks down` where `up` ran; a head that was booted since forgot it, any host of the system did not."""
         began = time.monotonic()
         remembers = self.machines[HEAD].is_up and own_files(self.machines[HEAD])
-        self.machines[HEAD if remembers else EDGE].run("flashblocks", "down", "--name", NAME)
+        self.machines[HEAD if remembers else self.edge].run("flashblocks", "down", "--name", NAME)
         self.took_s["flashblocks down"] = time.monotonic() - began
 
     def ray_down(self) -> None:
