@@ -38,7 +38,7 @@ def small_file_system(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        subprocess.run(["umount", str(path)], check=True)
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def contents(journal: Journal) -> list:
