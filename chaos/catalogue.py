@@ -34,7 +34,7 @@ from chaos.faults import (
     victims,
 )
 from chaos.flood import Flood
-from chaos.operations import HandedToPaused, Paused, SwitchedOff
+from chaos.operations import HandedToPaused, Paused, SwitchedOff, WentOnAlone
 from chaos.outages import Failing, NotReady, RayProcessKilled
 from chaos.senders import Sender
 from chaos.signalling import elsewhere
@@ -168,6 +168,12 @@ def _followers() -> list[Drill]:
 
 def _majorities() -> list[Drill]:
     """Several groups at once: with a majority the stream goes on, without one it halts and loses nothing."""
+
+    def alone(scene: Scene) -> Fault:
+        dead = [scene.leader, *scene.some_followers(2)]
+        left = [group for group in scene.followers if group not in dead]
+        return WentOnAlone(scene.target, dead, left, HALT_S)
+
     return [
         Drill(
             name="two-groups-dead",
@@ -199,6 +205,14 @@ def _majorities() -> list[Drill]:
             row="op-conductor: the conductors of a majority dead",
             fault=_kept_dead(True, 2, ["conductor"], HALT_S),
             expect=Expect.HALTS,
+            groups_min=5,
+        ),
+        Drill(
+            name="override-without-majority",
+            title=f"three of five conductors dead, and one of the others told to go on alone for {HALT_S:.0f} s",
+            row="op-conductor: disaster recovery with conductor_overrideLeader",
+            fault=alone,
+            bound=BOUND_SLOW,
             groups_min=5,
         ),
         Drill(

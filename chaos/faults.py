@@ -156,13 +156,17 @@ class KeptDead(Fault):
         if self._holding is not None:
             self._holding.cancel()
             await asyncio.gather(self._holding, return_exceptions=True)
-        self.abandon()
+        self._let_live()
 
     async def recovered(self, run: int) -> list[Event]:
         """Wait until all are back and level."""
         return await all_back(self._target, self._held, run)
 
     def abandon(self) -> None:
+        """Let new ones live."""
+        self._let_live()
+
+    def _let_live(self) -> None:
         """End the held ones; Ray starts others, which nobody stops."""
         if self._holding is not None:
             self._holding.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import urllib.request
 from collections.abc import Sequence
@@ -10,11 +11,12 @@ from typing import Any
 import orjson
 
 from actors.rpc_client import RpcRefused, RpcUnknown
-from chaos.faults import HANG_S, TRANSFER_S_MAX, Fault, all_back, victims
+from chaos.faults import HANG_S, TRANSFER_S_MAX, Fault, KeptDead, all_back, victims
 from chaos.history import Event
 from chaos.target import DrillError, Target
 
 KNOWN_S_MAX = 5.0
+HALTED_S_MAX = 10.0
 UNDO_S_MAX = 2.0
 
 
@@ -44,7 +46,7 @@ class Undone(Fault):
 
     def will_undo(self, url: str, method: str, *params: Any) -> None:
         """Remember the call that undoes one that is about to be made."""
-        self._undo.append((url, orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})))
+        self._undo.append((url, call_body(method, *params)))
 
     async def recovered(self, run: int) -> list[Event]:
         """Wait until the groups are level."""
@@ -53,12 +55,66 @@ class Undone(Fault):
     def abandon(self) -> None:
         """Undo what was done; a process that was started anew meanwhile has forgotten it anyway."""
         while self._undo:
-            url, body = self._undo.pop()
-            request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
-            try:
-                urllib.request.urlopen(request, timeout=UNDO_S_MAX).close()
-            except OSError:
-                continue
+            post(*self._undo.pop())
+
+
+class WentOnAlone(KeptDead):
+    """The conductors of a majority are dead, and the operator has one of the others go on without it."""
+
+    kind = "override"
+
+    def __init__(
+        self, target: Target, hurt: Sequence[dict[str, Any]], left: Sequence[dict[str, Any]], hold_s: float
+    ) -> None:
+        super().__init__(target, victims(hurt, ["conductor"]), hold_s)
+        self._left = {group["actors"]["conductor"]["rpc"]: group for group in left}
+        self._alone = ""
+
+    async def prepare(self) -> None:
+        """Kill them, and choose who has the most; raises DrillError when somebody leads all the same."""
+        await super().inject()
+        deadline = time.monotonic() + HALTED_S_MAX
+        while time.monotonic() < deadline:
+            said = [(await self._target.status(url), url) for url in self._left]
+            if all(status is not None and status["leader"] is None for status, _ in said):
+                _, self._alone = max(said, key=lambda one: _position(one[0] or {}))
+                return
+        raise DrillError("a majority of conductors is dead and somebody leads")
+
+    async def inject(self) -> None:
+        """conductor_overrideLeader."""
+        group = self._left[self._alone]
+        await told(self._target, group, "conductor", self._alone, "conductor_overrideLeader", True)
+
+    async def recovered(self, run: int) -> list[Event]:
+        """Wait until all are back; the override is over by itself. Raises DrillError when it is not."""
+        found = await super().recovered(run)
+        status = await self._target.status(self._alone)
+        if status is None or status["role"] == "overridden":
+            raise DrillError(f"{self._left[self._alone]['name']} still goes on alone")
+        return found
+
+    def abandon(self) -> None:
+        """Let the others live, and end the override."""
+        super().abandon()
+        if self._alone:
+            post(self._alone, call_body("conductor_overrideLeader", False))
+
+
+def _position(status: dict[str, Any]) -> tuple[int, int, int]:
+    return status["epoch"], status["number"], -1 if status["index"] is None else status["index"]
+
+
+def call_body(method: str, *params: Any) -> bytes:
+    """A JSON-RPC request."""
+    return orjson.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": params})
+
+
+def post(url: str, body: bytes) -> None:
+    """Send a request whose answer does not matter, also where no loop runs any more."""
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with contextlib.suppress(OSError):
+        urllib.request.urlopen(request, timeout=UNDO_S_MAX).close()
 
 
 class Paused(Undone):

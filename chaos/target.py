@@ -65,7 +65,7 @@ class Target:
         leading = [
             (status["epoch"], group, status)
             for group, status in zip(groups, statuses, strict=True)
-            if status and status.get("role") == "leader" and status.get("active")
+            if status and status.get("role") in ("leader", "overridden") and status.get("active")
         ]
         if not leading:
             return None

@@ -82,11 +82,11 @@ def components(endpoints: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping
 
 
 def leader_of(groups: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """``{group, epoch, active}`` of the conductor that leads; of two that claim it the higher epoch does."""
+    """``{group, epoch, active}`` of the conductor that leads, if by an operator's override; the higher epoch of two."""
     claims = []
     for group in groups:
         status = group["actors"].get("conductor", {}).get("status")
-        if status and status.get("role") == "leader":
+        if status and status.get("role") in ("leader", "overridden"):
             claim = {"group": group["name"], "epoch": status.get("epoch") or 0, "active": bool(status.get("active"))}
             claims.append(claim)
     return max(claims, key=lambda claim: claim["epoch"], default=None)
