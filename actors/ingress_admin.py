@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from actors.drop_methods import DropMethods
 from actors.ingress_targets import PoolTarget
 from actors.rpc_client import RpcRefused, RpcUnknown
-from actors.rpc_server import Method
 from flashblocks.execution.rpc_arguments import address
 from flashblocks.ingress.outbox import Decision, Forgotten, Outbox
 from flashblocks.wire.hexadecimal import data, to_bytes
 from flashblocks.wire.jsonrpc import SERVER_ERROR, RpcError
 
 
-class IngressAdmin:
+class IngressAdmin(DropMethods):
     """The methods. `carry_out` takes the outbox's decisions; `forget` makes a restart forget too, and says if it can.
 
     First the outbox, so that nothing is sent again, then the pools. A pool that does not answer may still have it: that
@@ -30,14 +30,6 @@ class IngressAdmin:
         forget: Callable[[], bool],
     ) -> None:
         self._outbox, self._targets, self._carry_out, self._forget = outbox, targets, carry_out, forget
-
-    def methods(self) -> dict[str, Method]:
-        """Name → coroutine; never for a port that asks nobody for a token."""
-        return {
-            "admin_dropTransaction": self.drop_transaction,
-            "admin_dropSenderTransactions": self.drop_sender_transactions,
-            "admin_clearTxpool": self.clear,
-        }
 
     async def drop_transaction(self, tx_hash: str) -> bool:
         """Whether it waited anywhere, and does no more."""

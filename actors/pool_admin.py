@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from actors.rpc_server import Method
+from actors.drop_methods import DropMethods
 from flashblocks.execution.rpc_arguments import address
 from flashblocks.execution.transaction import Transaction
 from flashblocks.wire.hexadecimal import data, to_bytes
@@ -14,19 +14,11 @@ if TYPE_CHECKING:
     from actors.execution_client import ExecutionClient
 
 
-class PoolAdmin:
+class PoolAdmin(DropMethods):
     """The methods. What a flashblock on top of the head holds was promised: it stays in the pool until it is sealed."""
 
     def __init__(self, client: ExecutionClient) -> None:
         self._client = client
-
-    def methods(self) -> dict[str, Method]:
-        """Name → coroutine; never for a port that asks nobody for a token."""
-        return {
-            "admin_dropTransaction": self.drop_transaction,
-            "admin_dropSenderTransactions": self.drop_sender_transactions,
-            "admin_clearTxpool": self.clear,
-        }
 
     async def drop_transaction(self, tx_hash: str) -> bool:
         """Whether the pool had it and has it no more."""

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from actors.drop_methods import DropMethods
 from actors.rpc_client import RpcClient, RpcRefused, RpcUnknown
-from actors.rpc_server import CALLER, Method
+from actors.rpc_server import CALLER
 from actors.rpc_view import RpcView
 from flashblocks.execution.rpc_arguments import address
 from flashblocks.preconf.sent import SentTransactions
@@ -21,20 +22,12 @@ from flashblocks.wire.jsonrpc import SERVER_ERROR, RpcError
 ANSWER_S_MAX = 20.0  # an ingress waits for its slowest pool
 
 
-class RpcAdmin:
+class RpcAdmin(DropMethods):
     """The methods. `urls` are the ingresses, or the execution clients where there is no ingress."""
 
     def __init__(self, view: RpcView, sent: SentTransactions, urls: Sequence[str]) -> None:
         self._view, self._sent = view, sent
         self._doors = [RpcClient(url, timeout_s=ANSWER_S_MAX) for url in urls]
-
-    def methods(self) -> dict[str, Method]:
-        """Name → coroutine, as `RpcServer` takes them."""
-        return {
-            "admin_dropTransaction": self.drop_transaction,
-            "admin_dropSenderTransactions": self.drop_sender_transactions,
-            "admin_clearTxpool": self.clear,
-        }
 
     async def close(self) -> None:
         """Close the connections."""
