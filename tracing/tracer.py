@@ -63,6 +63,7 @@ class Tracer:
         self._closed = False
         who = {"service.name": component, names.GROUP: group}
         self._resource = Resource.create(who | ({names.NAMESPACE: namespace} if namespace else {}))
+        self._exporter = exporter
         self._processor: BatchSpanProcessor | None = None
         if exporter is not None:
             batching = batching or Batching()
@@ -192,6 +193,8 @@ class Tracer:
         closing = threading.Thread(target=self._processor.shutdown, name="end of tracing", daemon=True)
         closing.start()
         closing.join(CLOSE_S_MAX)
+        if closing.is_alive() and self._exporter is not None:
+            self._exporter.shutdown()  # ends its retries, and with them the thread
 
 
 def make_tracer(

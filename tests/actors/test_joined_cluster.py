@@ -125,6 +125,7 @@ def test_a_killed_component_comes_back_and_the_keeper_tells(endpoints: dict[str,
     wait_until(is_back, "the ingress did not come back")
 
 
+@pytest.mark.slow  # a minute; tests/hosts replaces real hosts
 def test_another_host_takes_the_place_of_one_that_is_gone(endpoints: dict[str, Any]) -> None:
     command("ray", "stop", "--node-address", SEQUENCER)
     done = command("replace-host", "--name", NAME, SEQUENCER, SPARE)

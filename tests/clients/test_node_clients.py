@@ -54,13 +54,14 @@ def run(suite: Path, edge: LiveEdge, rounds: int) -> dict[str, Any]:
     return results
 
 
+@pytest.mark.slow  # the gate runs the same suite on a whole cluster
 def test_viem_and_ethers(suite: Path, edge: LiveEdge) -> None:
     results = run(suite, edge, rounds=3)
     assert {name: result["error"] for name, result in results.items() if not result["ok"]} == {}
     assert len(results) == 8
 
 
-@pytest.mark.slow  # the gate kills real leaders under both instead: tests/system/test_clients_on_system.py
+@pytest.mark.slow  # the gate kills real leaders instead: tests/system/test_clients_on_system.py
 def test_neither_notices_a_dying_leader(suite: Path, edge: LiveEdge) -> None:
     edge.pause(1.5, every_s=4.0)
     results = run(suite, edge, rounds=8)

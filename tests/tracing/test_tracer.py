@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 from aiohttp import web
@@ -11,6 +12,8 @@ from opentelemetry.trace import SpanKind
 from tracing.context import TraceRoot, block_root, failover_root, parse_traceparent, transaction_root
 from tracing.otlp_json import FileExporter
 from tracing.tracer import Tracer, make_tracer
+
+GIVES_UP_S_MAX = 40.0
 
 
 def spans_of(path):
@@ -116,6 +119,10 @@ def test_a_collector_that_is_gone_costs_nothing_but_spans(tmp_path):
     )
     for _ in range(10_000):
         tracer.span(TraceRoot(1, 2), "span", 1.0, 2.0, {})
+    others = set(threading.enumerate())
     tracer.close()
     tracer.close()
     assert list(tmp_path.iterdir()) == []
+    for ending in set(threading.enumerate()) - others:  # none is left behind to try again
+        ending.join(GIVES_UP_S_MAX)
+        assert not ending.is_alive()
