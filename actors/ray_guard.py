@@ -81,9 +81,12 @@ class GuardFiles:
 
     def guard(self) -> tuple[int, bool] | None:
         """The pid of the living guard and whether Ray runs; None when there is none: the lock is the kernel's word."""
-        if not is_locked(self.lock):
+        try:
+            if not is_locked(self.lock):
+                return None
+            pid, state = (self.lock.read_text() or f"0 {STARTING}").split()
+        except FileNotFoundError:  # it ended in between
             return None
-        pid, state = (self.lock.read_text() or f"0 {STARTING}").split()
         return int(pid), state == RUNNING
 
     def take(self) -> int | None:

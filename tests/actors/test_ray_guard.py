@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from actors import ray_guard
 from actors.ray_guard import GuardFiles, GuardOrder, launch
 from actors.reaper import descendants
 
@@ -164,3 +165,9 @@ def test_a_head_without_a_storage_is_not_started_again(tmp_path: Path, monkeypat
     assert guarded.process.wait(WAIT_S_MAX) == 0
     assert guarded.starts.read_text().count("started") == 1
     assert "directory" in guarded.files.log.read_text()
+
+
+def test_a_guard_that_ends_while_it_is_looked_for_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_guard, "ROOT", str(tmp_path))
+    monkeypatch.setattr(ray_guard, "is_locked", lambda path: True)  # it removes its lock right after that answer
+    assert GuardFiles("127.0.0.9").guard() is None

@@ -13,7 +13,7 @@ from chaos.simulation import schedule as faults
 from chaos.simulation.cli import outcome_of
 from chaos.simulation.world import Options, Shape, simulate
 
-GATE_SEEDS = 300
+GATE_SEEDS = 180
 SEEDS_PER_TEST = 30
 MANY_SEEDS = 5000
 
