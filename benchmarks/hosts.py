@@ -24,7 +24,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from actors.rpc_client import RpcClient
-from chaos.catalogue import Scene
+from chaos.drill import Scene
 from chaos.faults import Fault
 from chaos.judgement import Result, percentile
 from chaos.load import Load, LoadOptions

@@ -16,7 +16,8 @@ from actors.ports import NoFreePorts
 from actors.run_directory import AlreadyRunning, RunDirectory
 from chaos import history as histories
 from chaos import soak
-from chaos.catalogue import ALL, CATALOGUE, DRILLS, Drill, chosen
+from chaos.catalogue import ALL, CATALOGUE, DRILLS, chosen
+from chaos.drill import Drill
 from chaos.faults import ACTORS, HANG, KILL, TRANSFER, WHOLE_GROUP
 from chaos.history import Event
 from chaos.judgement import Result, judge

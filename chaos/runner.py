@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from chaos import faults
-from chaos.catalogue import Drill, Scene
+from chaos.drill import Drill, Scene
 from chaos.expectation import Expect
 from chaos.faults import Fault
 from chaos.history import Began, Event, GaveUp, Leads, Lifted, Observed, Seen

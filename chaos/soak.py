@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from chaos.catalogue import Drill, Scene
+from chaos.drill import Drill, Scene
 from chaos.faults import ACTORS, HANG, KILL, TRANSFER, WHOLE_GROUP, Fault, Signals, Transfer, victims
 from chaos.judgement import Result, judge
 from chaos.keeping import Kept, pretty

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from chaos.catalogue import CATALOGUE, Drill
+from chaos.catalogue import CATALOGUE
+from chaos.drill import Drill
 from chaos.expectation import Bound
 from chaos.judgement import Result
 

@@ -14,7 +14,7 @@ import msgspec
 
 from raft.commands import Accepted, Append, Claim, Claimed, Command, Event, Restored, Seal, Sealed
 from raft.ledger import Ledger, Outcome
-from raft.view import Entry, LedgerView, OpenBlock, SealedBlock, snapshot_parts
+from raft.view import LedgerView, OpenBlock, SealedBlock, snapshot_parts
 
 EPOCH_FIRST: Final = 1
 """The epoch of a cluster in which nobody ever led."""
@@ -80,9 +80,8 @@ def appends(block: SealedBlock | OpenBlock, epoch: int, node: str) -> list[Appen
     """The flashblocks of a block as commands of another epoch and owner."""
     assert block.payload_id is not None, "a block without flashblocks has no payload id"
     payload_id = block.payload_id
-
-    def append(entry: Entry) -> Append:
-        return Append(
+    return [
+        Append(
             epoch=epoch,
             node=node,
             payload_id=payload_id,
@@ -94,8 +93,8 @@ def appends(block: SealedBlock | OpenBlock, epoch: int, node: str) -> list[Appen
             body=entry.body,
             traceparent=entry.traceparent,
         )
-
-    return [append(entry) for entry in block.entries]
+        for entry in block.entries
+    ]
 
 
 def seal(block: SealedBlock, epoch: int, node: str) -> Seal:

@@ -7,8 +7,9 @@ import re
 import pytest
 
 from actors.far_hosts import far_pid
-from chaos.catalogue import ALL, CATALOGUE, DRILLS, Scene, chosen
+from chaos.catalogue import ALL, CATALOGUE, DRILLS, chosen
 from chaos.cli import UNUSABLE_STATUS, app
+from chaos.drill import Scene
 from chaos.expectation import Expect
 from chaos.faults import ACTORS
 from chaos.target import DrillError

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from chaos.catalogue import Drill, Scene
+from chaos.drill import Drill, Scene
 from chaos.expectation import Expect
 from chaos.faults import Fault
 from chaos.history import Event

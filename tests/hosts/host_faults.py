@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 from typing import Any
 
-from chaos.catalogue import Scene
+from chaos.drill import Scene
 from chaos.faults import ACTORS, Fault, Victim, all_back, victims
 from chaos.history import Event, Restored
 from chaos.target import DrillError

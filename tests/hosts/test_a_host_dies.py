@@ -2,7 +2,7 @@
 
 import pytest
 
-from chaos.catalogue import Scene
+from chaos.drill import Scene
 from tests.clients.first_transaction import first_transactions
 from tests.hosts.deployment import EDGE, HEAD, SEQUENCERS, Deployment
 from tests.hosts.drilling import drilled

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chaos.catalogue import Scene
+from chaos.drill import Scene
 from chaos.expectation import Expect
 from tests.hosts.deployment import Deployment
 from tests.hosts.drilling import drilled
